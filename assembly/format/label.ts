@@ -1,0 +1,294 @@
+// The label of a storage device: 4096 bytes at its front, and once more in front of its back label area.
+//
+//   front                                                                                    back
+//   | label | catalogue A | catalogue B | root A | root B | data … | label | catalogue A | catalogue B | root A | root B |
+//   0       4096                        R                 D        E = size − D                                          size
+//
+//   R = 4096 + 2·C,  D = R + 2·4096,  C = bytes of one catalogue slot. The data area holds whole segments from D on.
+//
+// Bytes of a label, little-endian, everything not named is reserved and zero:
+//
+//     0   8  magic "VARVELBL"                 96   2  storage volume id
+//     8   2  version, major (breaks)          98   1  member index
+//    10   2  version, minor (does not)        99   1  member count
+//    12   4  length of the label, 4096       100   1  level (1 single, 2 raid 0, 3 raid 1, 4 raid 5, 5 raid 6, 6 raid 10)
+//    16   8  checksum: XXH64 of all 4096     101   1  side (1 front, 2 back)
+//            bytes, this field taken as 0    102   2  reserved
+//    24   8  features: incompatible          104   4  strip, blocks (0 on single)
+//    32   8  features: read-only compatible  108   4  segment, blocks
+//    40   8  features: compatible            112   4  segments
+//    48  16  pool uuid                       116   4  catalogue slot, bytes (C)
+//    64  16  device uuid                     120   8  device size, bytes
+//    80  16  reserved                        128   8  front: catalogue slot A     136   8  front: root slot A
+//                                            144   8  data area (D)               152   8  back: label (E)
+//                                            160   8  back: catalogue slot A      168   8  back: root slot A
+//                                            176   8  catalogue generation that first named this device
+//
+// The offsets follow from the size and C; they are stored so that a reader in any language can be checked against them, and
+// a label whose offsets do not follow is refused.
+
+import { xxh64 } from '../std/checksum';
+import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
+
+export const LABEL_BYTES: u32 = 4096;
+export const LABEL_MAGIC: u64 = (<u64>0x4c424c45 << 32) | 0x56524156; // "VARVELBL"
+export const LABEL_VERSION_MAJOR: u32 = 1;
+export const LABEL_VERSION_MINOR: u32 = 0;
+/** Features that this build knows, by word. An unknown incompatible one refuses the device, an unknown read-only one its writing. */
+export const LABEL_FEATURES_INCOMPATIBLE: u64 = 0;
+export const LABEL_FEATURES_READ_ONLY: u64 = 0;
+
+const OFFSET_MAGIC: usize = 0;
+const OFFSET_MAJOR: usize = 8;
+const OFFSET_MINOR: usize = 10;
+const OFFSET_LENGTH: usize = 12;
+const OFFSET_CHECKSUM: usize = 16;
+const OFFSET_INCOMPATIBLE: usize = 24;
+const OFFSET_READ_ONLY: usize = 32;
+const OFFSET_COMPATIBLE: usize = 40;
+const OFFSET_POOL: usize = 48;
+const OFFSET_DEVICE: usize = 64;
+const OFFSET_RESERVED_A: usize = 80; // 16 bytes
+const OFFSET_VOLUME: usize = 96;
+const OFFSET_MEMBER: usize = 98;
+const OFFSET_MEMBERS: usize = 99;
+const OFFSET_LEVEL: usize = 100;
+const OFFSET_SIDE: usize = 101;
+const OFFSET_RESERVED_B: usize = 102; // 2 bytes
+const OFFSET_STRIP: usize = 104;
+const OFFSET_SEGMENT_BLOCKS: usize = 108;
+const OFFSET_SEGMENT_COUNT: usize = 112;
+const OFFSET_SLOT: usize = 116;
+const OFFSET_SIZE: usize = 120;
+const OFFSET_FRONT_CATALOGUE: usize = 128;
+const OFFSET_FRONT_ROOT: usize = 136;
+const OFFSET_DATA: usize = 144;
+const OFFSET_BACK_LABEL: usize = 152;
+const OFFSET_BACK_CATALOGUE: usize = 160;
+const OFFSET_BACK_ROOT: usize = 168;
+const OFFSET_GENERATION: usize = 176;
+const OFFSET_END: usize = 184;
+
+/** A label as the host sees it: two uuids and then f64 numbers, in this order (a feature word is two numbers, low and high). */
+export const LABEL_FIELDS_BYTES: u32 = 232;
+const FIELD_POOL: usize = 0;
+const FIELD_DEVICE: usize = 16;
+const FIELD_MAJOR: usize = 32;
+const FIELD_MINOR: usize = 40;
+const FIELD_INCOMPATIBLE: usize = 48; // low, high
+const FIELD_READ_ONLY: usize = 64; // low, high
+const FIELD_COMPATIBLE: usize = 80; // low, high
+const FIELD_VOLUME: usize = 96;
+const FIELD_MEMBER: usize = 104;
+const FIELD_MEMBERS: usize = 112;
+const FIELD_LEVEL: usize = 120;
+const FIELD_STRIP: usize = 128;
+const FIELD_SEGMENT_BLOCKS: usize = 136;
+const FIELD_SEGMENT_COUNT: usize = 144;
+const FIELD_SIZE: usize = 152;
+const FIELD_SLOT: usize = 160;
+const FIELD_FRONT_CATALOGUE: usize = 168;
+const FIELD_FRONT_ROOT: usize = 176;
+const FIELD_DATA: usize = 184;
+const FIELD_BACK_LABEL: usize = 192;
+const FIELD_BACK_CATALOGUE: usize = 200;
+const FIELD_BACK_ROOT: usize = 208;
+const FIELD_SIDE: usize = 216;
+const FIELD_GENERATION: usize = 224;
+
+/** Numbers above this do not cross the boundary whole. */
+const EXACT_MAX: u64 = 0x1fffffffffffff;
+/** 0xFFFE and 0xFFFF mean "absent" and "hole" in the lookup table. */
+const VOLUME_MAX: u32 = 0xfffd;
+const MEMBERS_MAX: u32 = 32;
+const LEVEL_MAX: u32 = 6;
+const SEGMENT_BLOCKS_MIN: u32 = 8;
+const SEGMENT_BLOCKS_MAX: u32 = 1024;
+/** A strip is at most a segment; the bound is there so that products below stay far from 2^64. */
+const STRIP_BLOCKS_MAX: u32 = 1024;
+/** Two open segments, two victims, metadata twice: with less a log cannot turn round. */
+const SEGMENT_COUNT_MIN: u64 = 8;
+const SLOT_BYTES_MIN: u32 = 4096;
+const SLOT_BYTES_MAX: u32 = 1 << 20;
+const BLOCK_BYTES: u64 = 4096;
+
+function field(fields: usize, offset: usize): f64 {
+  return load<f64>(fields + offset);
+}
+
+function fieldWord(fields: usize, offset: usize): u64 {
+  return ((<u64>field(fields, offset + 8)) << 32) | <u64>field(fields, offset);
+}
+
+function storeWord(fields: usize, offset: usize, value: u64): void {
+  store<f64>(fields + offset, <f64>(<u32>value));
+  store<f64>(fields + offset + 8, <f64>(<u32>(value >> 32)));
+}
+
+function labelChecksum(label: usize): u64 {
+  const stored = load<u64>(label + OFFSET_CHECKSUM);
+  store<u64>(label + OFFSET_CHECKSUM, 0);
+  const sum = xxh64(<u32>label, LABEL_BYTES, 0);
+  store<u64>(label + OFFSET_CHECKSUM, stored);
+  return sum;
+}
+
+/** Bytes of one catalogue slot on a device of this size: a pool of small devices has few of them, and must not lose its room to its catalogue. */
+function slotBytesFor(size: u64): u32 {
+  return size < (<u64>1) << 30 ? 64 << 10 : 1 << 20;
+}
+
+/** Where the back label of a device of this size is, for one whose front label cannot be read; 0 when the device is too small for one. */
+export function labelBackOffset(sizeBytes: f64): f64 {
+  const size = <u64>sizeBytes & ~4095;
+  const area = BLOCK_BYTES + 2 * <u64>slotBytesFor(size) + 2 * BLOCK_BYTES;
+  return size < 2 * area ? 0 : <f64>(size - area);
+}
+
+/**
+ * Lays out a device of level `single` whose size is in `fields`: rounds the size down to blocks and fills in the catalogue slot and the segments.
+ * The segment is the largest power of two of blocks, from 8 to 1024, that gives at least 32 segments; one that is there already is kept (tests).
+ * FORMAT_BOUNDS when the device is too small.
+ */
+export function labelLayout(fields: u32): u32 {
+  const f = <usize>fields;
+  const size = <u64>field(f, FIELD_SIZE) & ~4095;
+  const slot = slotBytesFor(size);
+  const area = BLOCK_BYTES + 2 * <u64>slot + 2 * BLOCK_BYTES;
+  if (size > EXACT_MAX || size < 2 * area + SEGMENT_COUNT_MIN * SEGMENT_BLOCKS_MIN * BLOCK_BYTES) return FORMAT_BOUNDS;
+  let blocks = (size - 2 * area) / BLOCK_BYTES;
+  if (blocks > 0xffffffff) blocks = 0xffffffff; // a block number has 32 bits: 16 TiB are used of a larger device
+  let segmentBlocks = <u32>field(f, FIELD_SEGMENT_BLOCKS);
+  if (segmentBlocks == 0) {
+    segmentBlocks = SEGMENT_BLOCKS_MAX;
+    while (segmentBlocks > SEGMENT_BLOCKS_MIN && blocks / segmentBlocks < 32) segmentBlocks >>= 1;
+  }
+  const count = blocks / segmentBlocks;
+  if (count < SEGMENT_COUNT_MIN) return FORMAT_BOUNDS;
+  store<f64>(f + FIELD_SIZE, <f64>size);
+  store<f64>(f + FIELD_SLOT, <f64>slot);
+  store<f64>(f + FIELD_SEGMENT_BLOCKS, <f64>segmentBlocks);
+  store<f64>(f + FIELD_SEGMENT_COUNT, <f64>count);
+  return FORMAT_OK;
+}
+
+/** Writes the label that `fields` describe to the 4096 bytes at `into`. Version numbers are this build's and offsets follow from size and slot. */
+export function labelEncode(fields: u32, into: u32): void {
+  const f = <usize>fields;
+  const label = <usize>into;
+  memory.fill(label, 0, LABEL_BYTES);
+  store<u64>(label + OFFSET_MAGIC, LABEL_MAGIC);
+  store<u16>(label + OFFSET_MAJOR, <u16>LABEL_VERSION_MAJOR);
+  store<u16>(label + OFFSET_MINOR, <u16>LABEL_VERSION_MINOR);
+  store<u32>(label + OFFSET_LENGTH, LABEL_BYTES);
+  store<u64>(label + OFFSET_INCOMPATIBLE, fieldWord(f, FIELD_INCOMPATIBLE));
+  store<u64>(label + OFFSET_READ_ONLY, fieldWord(f, FIELD_READ_ONLY));
+  store<u64>(label + OFFSET_COMPATIBLE, fieldWord(f, FIELD_COMPATIBLE));
+  memory.copy(label + OFFSET_POOL, f + FIELD_POOL, 16);
+  memory.copy(label + OFFSET_DEVICE, f + FIELD_DEVICE, 16);
+  store<u16>(label + OFFSET_VOLUME, <u16>(<u32>field(f, FIELD_VOLUME)));
+  store<u8>(label + OFFSET_MEMBER, <u8>(<u32>field(f, FIELD_MEMBER)));
+  store<u8>(label + OFFSET_MEMBERS, <u8>(<u32>field(f, FIELD_MEMBERS)));
+  store<u8>(label + OFFSET_LEVEL, <u8>(<u32>field(f, FIELD_LEVEL)));
+  store<u8>(label + OFFSET_SIDE, <u8>(<u32>field(f, FIELD_SIDE)));
+  store<u32>(label + OFFSET_STRIP, <u32>field(f, FIELD_STRIP));
+  store<u32>(label + OFFSET_SEGMENT_BLOCKS, <u32>field(f, FIELD_SEGMENT_BLOCKS));
+  store<u32>(label + OFFSET_SEGMENT_COUNT, <u32>field(f, FIELD_SEGMENT_COUNT));
+  store<u32>(label + OFFSET_SLOT, <u32>field(f, FIELD_SLOT));
+  store<u64>(label + OFFSET_SIZE, <u64>field(f, FIELD_SIZE));
+  const root = BLOCK_BYTES + 2 * <u64>field(f, FIELD_SLOT);
+  const data = root + 2 * BLOCK_BYTES;
+  const back = <u64>field(f, FIELD_SIZE) - data;
+  store<u64>(label + OFFSET_FRONT_CATALOGUE, BLOCK_BYTES);
+  store<u64>(label + OFFSET_FRONT_ROOT, root);
+  store<u64>(label + OFFSET_DATA, data);
+  store<u64>(label + OFFSET_BACK_LABEL, back);
+  store<u64>(label + OFFSET_BACK_CATALOGUE, back + BLOCK_BYTES);
+  store<u64>(label + OFFSET_BACK_ROOT, back + root);
+  store<u64>(label + OFFSET_GENERATION, <u64>field(f, FIELD_GENERATION));
+  store<u64>(label + OFFSET_CHECKSUM, labelChecksum(label));
+}
+
+/** Reads the 4096 bytes at `from`, which nobody vouches for, into `fields`; FORMAT_OK or the first thing that is wrong with them. */
+export function labelDecode(from: u32, fields: u32): u32 {
+  const label = <usize>from;
+  if (load<u64>(label + OFFSET_MAGIC) != LABEL_MAGIC) return FORMAT_MAGIC;
+  if (load<u32>(label + OFFSET_LENGTH) != LABEL_BYTES) return FORMAT_BOUNDS;
+  if (load<u64>(label + OFFSET_CHECKSUM) != labelChecksum(label)) return FORMAT_CHECKSUM;
+
+  const f = <usize>fields;
+  memory.fill(f, 0, LABEL_FIELDS_BYTES);
+  const major: u32 = load<u16>(label + OFFSET_MAJOR);
+  const minor: u32 = load<u16>(label + OFFSET_MINOR);
+  store<f64>(f + FIELD_MAJOR, <f64>major);
+  store<f64>(f + FIELD_MINOR, <f64>minor);
+  if (major != LABEL_VERSION_MAJOR) return FORMAT_VERSION;
+  const incompatible = load<u64>(label + OFFSET_INCOMPATIBLE);
+  storeWord(f, FIELD_INCOMPATIBLE, incompatible);
+  storeWord(f, FIELD_READ_ONLY, load<u64>(label + OFFSET_READ_ONLY));
+  storeWord(f, FIELD_COMPATIBLE, load<u64>(label + OFFSET_COMPATIBLE));
+  if ((incompatible & ~LABEL_FEATURES_INCOMPATIBLE) != 0) return FORMAT_FEATURES;
+
+  // A later minor version may have put something there; our own has not.
+  if (minor <= LABEL_VERSION_MINOR) {
+    if (load<u64>(label + OFFSET_RESERVED_A) != 0 || load<u64>(label + OFFSET_RESERVED_A + 8) != 0) return FORMAT_FIELDS;
+    if (load<u16>(label + OFFSET_RESERVED_B) != 0) return FORMAT_FIELDS;
+    for (let at: usize = OFFSET_END; at < LABEL_BYTES; at += 8) if (load<u64>(label + at) != 0) return FORMAT_FIELDS;
+  }
+
+  const volume: u32 = load<u16>(label + OFFSET_VOLUME);
+  const member: u32 = load<u8>(label + OFFSET_MEMBER);
+  const members: u32 = load<u8>(label + OFFSET_MEMBERS);
+  const level: u32 = load<u8>(label + OFFSET_LEVEL);
+  const side: u32 = load<u8>(label + OFFSET_SIDE);
+  const strip = load<u32>(label + OFFSET_STRIP);
+  const segmentBlocks = load<u32>(label + OFFSET_SEGMENT_BLOCKS);
+  const segmentCount = load<u32>(label + OFFSET_SEGMENT_COUNT);
+  const slot = load<u32>(label + OFFSET_SLOT);
+  const size = load<u64>(label + OFFSET_SIZE);
+  const generation = load<u64>(label + OFFSET_GENERATION);
+  if (volume > VOLUME_MAX) return FORMAT_FIELDS;
+  if (members == 0 || members > MEMBERS_MAX || member >= members) return FORMAT_FIELDS;
+  if (level == 0 || level > LEVEL_MAX || (level == 1 && members != 1)) return FORMAT_FIELDS;
+  if (side != 1 && side != 2) return FORMAT_FIELDS;
+  if (strip > STRIP_BLOCKS_MAX) return FORMAT_FIELDS;
+  if (segmentBlocks < SEGMENT_BLOCKS_MIN || segmentBlocks > SEGMENT_BLOCKS_MAX || segmentCount == 0) return FORMAT_FIELDS;
+  if (slot < SLOT_BYTES_MIN || slot > SLOT_BYTES_MAX || slot % 4096 != 0) return FORMAT_FIELDS;
+  if (size > EXACT_MAX || size % BLOCK_BYTES != 0 || generation > EXACT_MAX) return FORMAT_FIELDS;
+  const blocks = <u64>segmentBlocks * segmentCount;
+  if (blocks > 0xffffffff) return FORMAT_FIELDS;
+
+  const root = BLOCK_BYTES + 2 * <u64>slot;
+  const data = root + 2 * BLOCK_BYTES;
+  if (size < 2 * data) return FORMAT_FIELDS;
+  const back = size - data;
+  if (load<u64>(label + OFFSET_FRONT_CATALOGUE) != BLOCK_BYTES) return FORMAT_FIELDS;
+  if (load<u64>(label + OFFSET_FRONT_ROOT) != root) return FORMAT_FIELDS;
+  if (load<u64>(label + OFFSET_DATA) != data) return FORMAT_FIELDS;
+  if (load<u64>(label + OFFSET_BACK_LABEL) != back) return FORMAT_FIELDS;
+  if (load<u64>(label + OFFSET_BACK_CATALOGUE) != back + BLOCK_BYTES) return FORMAT_FIELDS;
+  if (load<u64>(label + OFFSET_BACK_ROOT) != back + root) return FORMAT_FIELDS;
+  // Striped levels spread the segments over the members; on `single` the one member holds them all.
+  if (level == 1 && data + blocks * BLOCK_BYTES > back) return FORMAT_FIELDS;
+
+  memory.copy(f + FIELD_POOL, label + OFFSET_POOL, 16);
+  memory.copy(f + FIELD_DEVICE, label + OFFSET_DEVICE, 16);
+  store<f64>(f + FIELD_VOLUME, <f64>volume);
+  store<f64>(f + FIELD_MEMBER, <f64>member);
+  store<f64>(f + FIELD_MEMBERS, <f64>members);
+  store<f64>(f + FIELD_LEVEL, <f64>level);
+  store<f64>(f + FIELD_SIDE, <f64>side);
+  store<f64>(f + FIELD_STRIP, <f64>strip);
+  store<f64>(f + FIELD_SEGMENT_BLOCKS, <f64>segmentBlocks);
+  store<f64>(f + FIELD_SEGMENT_COUNT, <f64>segmentCount);
+  store<f64>(f + FIELD_SLOT, <f64>slot);
+  store<f64>(f + FIELD_SIZE, <f64>size);
+  store<f64>(f + FIELD_FRONT_CATALOGUE, <f64>BLOCK_BYTES);
+  store<f64>(f + FIELD_FRONT_ROOT, <f64>root);
+  store<f64>(f + FIELD_DATA, <f64>data);
+  store<f64>(f + FIELD_BACK_LABEL, <f64>back);
+  store<f64>(f + FIELD_BACK_CATALOGUE, <f64>(back + BLOCK_BYTES));
+  store<f64>(f + FIELD_BACK_ROOT, <f64>(back + root));
+  store<f64>(f + FIELD_GENERATION, <f64>generation);
+  return FORMAT_OK;
+}

@@ -1,0 +1,44 @@
+// Rare paths of the log, counted: a simulation that never took one of them proves nothing about it.
+// The table uses ids 0 … 31, the log 32 … 95.
+
+export const C_SEGMENT_REUSED: u32 = 32;
+export const C_SEGMENT_SEALED: u32 = 33;
+export const C_STREAM_SWITCH: u32 = 34;
+export const C_RECORD_SPLIT: u32 = 35;
+export const C_FLUSH_FAILED: u32 = 36;
+export const C_RANGE_ABANDONED: u32 = 37;
+export const C_READ_ONLY: u32 = 38;
+export const C_ROOT_SLOT_A: u32 = 39;
+export const C_ROOT_SLOT_B: u32 = 40;
+export const C_ROOT_HEALED: u32 = 41;
+export const C_STREAM_MERGE: u32 = 42;
+export const C_TAIL_TORN: u32 = 43;
+export const C_TAIL_GAP: u32 = 44;
+export const C_TAIL_DATA_BAD: u32 = 45;
+export const C_FOOTERLESS_REPLAYED: u32 = 46;
+export const C_FOOTERLESS_READ: u32 = 47;
+export const C_INCARNATION_REFUSED: u32 = 48;
+export const C_CUT_FOLLOWED: u32 = 49;
+export const C_RESERVE_REACHED: u32 = 50;
+export const C_NO_SPACE: u32 = 51;
+export const C_GROWN: u32 = 52;
+export const C_VOLUME_RELEASED: u32 = 53;
+export const C_CHECKPOINT: u32 = 54;
+export const C_CHECKPOINT_ABORTED: u32 = 55;
+export const C_CHECKPOINT_CONCURRENT: u32 = 56;
+export const C_LEAF_FRAGMENTED: u32 = 57;
+export const C_META_CLEANED: u32 = 58;
+export const C_PAGE_COPY_USED: u32 = 59;
+export const C_COMPACTED: u32 = 60;
+export const C_MOVE_STALE: u32 = 61;
+export const C_READ_RETRIED: u32 = 62;
+export const C_EDGE_WAIT: u32 = 63;
+export const C_SPACE_MERGED: u32 = 64;
+export const C_FORWARD_FOLLOWED: u32 = 65;
+export const C_ROLLBACK: u32 = 66;
+export const C_SNAPSHOT_DELETED: u32 = 67;
+export const C_FLUSH_GROUPED: u32 = 68;
+export const C_FORWARD_DROPPED: u32 = 69;
+export const C_CORRUPT_FOUND: u32 = 70;
+export const C_DEVICE_FULL: u32 = 71;
+export const C_FOOTER_MENDED: u32 = 72;

@@ -1,0 +1,316 @@
+// The storage volumes assigned to this log, and their segments.
+//
+// A segment is in one of these states:
+//
+//   FREE    nobody refers to anything in it
+//   NEXT    promised to a stream by the newest root, with a fill sequence; not used yet
+//   OPEN    being filled
+//   SEALED  full, or given up at `used` slots; holds what is live in it until that is nothing and reuse is safe
+//   META    holds metadata pages, or is being filled with them
+//
+// Segments are taken in the order of the volumes, so that a volume that came later stays empty as long as possible.
+
+import { allocate, free, resize } from '../std/allocator';
+import { footerBlocksOf } from '../format/footer';
+import { liveAttach, liveDetach } from '../table/live';
+import { deviceHandle, singleOffset } from '../stripe/geometry';
+
+export const FREE: u32 = 0;
+export const NEXT: u32 = 1;
+export const OPEN: u32 = 2;
+export const SEALED: u32 = 3;
+export const META: u32 = 4;
+
+export const VOLUME_ACTIVE: u32 = 1;
+export const VOLUME_EVACUATING: u32 = 2;
+export const VOLUME_RELEASED: u32 = 3;
+
+export const VOLUME_COUNT_MAX: u32 = 4096;
+
+export const V_ID: usize = 0;
+export const V_SEGMENT_BLOCKS: usize = 4;
+export const V_SEGMENT_COUNT: usize = 8;
+export const V_STATE: usize = 12;
+export const V_LEVEL: usize = 16;
+export const V_MEMBERS: usize = 20;
+export const V_STRIP_BLOCKS: usize = 24;
+export const V_FOOTER_BLOCKS: usize = 28;
+export const V_DATA_OFFSET: usize = 32; // f64
+export const V_ROOT_FRONT: usize = 40; // f64
+export const V_ROOT_BACK: usize = 48; // f64
+export const V_SEGMENTS: usize = 56;
+export const V_FREE: usize = 60;
+export const V_DATA_SLOTS: usize = 64;
+export const V_DIRTY: usize = 68; // members written since their last flush, bit mask
+export const V_HINT: usize = 72;
+export const V_FULL: usize = 76; // a write ran out of space here: choose others first
+export const V_TABLE_IMAGES: usize = 80; // array of segment table chunks: u32 page slot + 1, u32 dirty
+export const V_RELEASE_COMMITS: usize = 84; // roots committed without this volume
+export const V_FRESH_HOME: usize = 88; // root commits until both its root slots are ours, where it came to hold roots lately
+const V_BYTES: u32 = 96;
+
+export const SEG_STATE: usize = 0;
+export const SEG_STREAM: usize = 1; // 0 users' writes, 1 survivors, 2 and 3 metadata
+export const SEG_FLAGS: usize = 2;
+export const SEG_USED: usize = 4;
+export const SEG_FILL: usize = 8;
+export const SEG_FIRST: usize = 16;
+export const SEG_LAST: usize = 24;
+export const SEG_SUMS: usize = 32;
+export const SEG_BUFFER: usize = 36;
+export const SEG_META_LIVE: usize = 40;
+export const SEG_TICK: usize = 44;
+export const SEG_PINS: usize = 48; // tickets that read it
+export const SEG_BYTES: u32 = 56;
+
+export const SEG_HAS_FOOTER: u32 = 1;
+export const SEG_VICTIM: u32 = 2; // being cleaned (metadata), or being copied (data)
+export const SEG_UNREAD: u32 = 8; // the last read of its footer failed
+export const SEG_BAD: u32 = 4; // something in it could not be read: compaction leaves it alone
+
+/** Segments described by one fragment of the segment table: 128 × 24 bytes. */
+export const TABLE_CHUNK: u32 = 128;
+
+let order: u32 = 0;
+export let volumeCount: u32 = 0;
+let orderCapacity: u32 = 0;
+const byId: usize = memory.data(1024); // 256 chunks of 256 pointers
+export let segmentTotal: u32 = 0;
+export let freeTotal: u32 = 0; // FREE segments of active volumes
+/** Blocks of the largest segment of any volume. */
+export let segmentBlocksMost: u32 = 8;
+export let capacityBlocks: f64 = 0; // data slots of active volumes
+
+export function volumeAt(index: u32): u32 {
+  return load<u32>(order + (index << 2));
+}
+
+export function volumeById(id: u32): u32 {
+  if (id > 0xfffd) return 0;
+  let chunk = load<u32>(byId + ((id >>> 8) << 2));
+  return chunk ? load<u32>(chunk + ((id & 255) << 2)) : 0;
+}
+
+export function segmentOf(volume: u32, segment: u32): u32 {
+  return load<u32>(volume, V_SEGMENTS) + segment * SEG_BYTES;
+}
+
+/** Bytes that volumeCreate allocates, at most. */
+export function volumeBytes(segmentCount: u32): u32 {
+  return segmentCount * (SEG_BYTES + 16) + 65536;
+}
+
+export function volumeCreate(
+  id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFront: f64, rootBack: f64,
+): u32 {
+  if (volumeCount == orderCapacity) {
+    orderCapacity = orderCapacity ? orderCapacity * 2 : 16;
+    order = order ? resize(order, orderCapacity << 2) : allocate(orderCapacity << 2);
+  }
+  let chunk = load<u32>(byId + ((id >>> 8) << 2));
+  if (!chunk) {
+    chunk = allocate(1024);
+    memory.fill(chunk, 0, 1024);
+    store<u32>(byId + ((id >>> 8) << 2), chunk);
+  }
+  let volume = allocate(V_BYTES);
+  memory.fill(volume, 0, V_BYTES);
+  store<u32>(volume, id, V_ID);
+  store<u32>(volume, segmentBlocks, V_SEGMENT_BLOCKS);
+  store<u32>(volume, segmentCount, V_SEGMENT_COUNT);
+  store<u32>(volume, VOLUME_ACTIVE, V_STATE);
+  store<u32>(volume, level, V_LEVEL);
+  store<u32>(volume, members, V_MEMBERS);
+  store<u32>(volume, stripBlocks, V_STRIP_BLOCKS);
+  let footerBlocks = footerBlocksOf(segmentBlocks);
+  store<u32>(volume, footerBlocks, V_FOOTER_BLOCKS);
+  store<u32>(volume, segmentBlocks - footerBlocks, V_DATA_SLOTS);
+  store<f64>(volume, dataOffset, V_DATA_OFFSET);
+  store<f64>(volume, rootFront, V_ROOT_FRONT);
+  store<f64>(volume, rootBack, V_ROOT_BACK);
+  let segments = allocate(segmentCount * SEG_BYTES);
+  memory.fill(segments, 0, segmentCount * SEG_BYTES);
+  store<u32>(volume, segments, V_SEGMENTS);
+  store<u32>(volume, segmentCount, V_FREE);
+  let chunks = (segmentCount + TABLE_CHUNK - 1) / TABLE_CHUNK;
+  let images = allocate(chunks * 8);
+  memory.fill(images, 0, chunks * 8);
+  store<u32>(volume, images, V_TABLE_IMAGES);
+  store<u32>(chunk + ((id & 255) << 2), volume);
+  store<u32>(order + (volumeCount << 2), volume);
+  volumeCount++;
+  liveAttach(id, segmentBlocks, segmentCount);
+  volumeTotals();
+  return volume;
+}
+
+export function volumeForget(id: u32): void {
+  let volume = volumeById(id);
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    if (volumeAt(i) == volume) {
+      memory.copy(order + (i << 2), order + ((i + 1) << 2), (volumeCount - i - 1) << 2);
+      volumeCount--;
+      break;
+    }
+  }
+  store<u32>(load<u32>(byId + ((id >>> 8) << 2)) + ((id & 255) << 2), 0);
+  free(load<u32>(volume, V_SEGMENTS));
+  free(load<u32>(volume, V_TABLE_IMAGES));
+  free(volume);
+  liveDetach(id);
+  volumeTotals();
+}
+
+/** Counts anew what the figures and the reserve stand on: segments, free ones and data slots of the active volumes. */
+export function volumeTotals(): void {
+  segmentTotal = 0;
+  freeTotal = 0;
+  capacityBlocks = 0;
+  segmentBlocksMost = 8;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    segmentBlocksMost = max(segmentBlocksMost, load<u32>(volume, V_SEGMENT_BLOCKS));
+    if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
+    segmentTotal += load<u32>(volume, V_SEGMENT_COUNT);
+    freeTotal += load<u32>(volume, V_FREE);
+    capacityBlocks += <f64>load<u32>(volume, V_SEGMENT_COUNT) * <f64>load<u32>(volume, V_DATA_SLOTS);
+  }
+}
+
+export let foundVolumePointer: u32 = 0;
+export let foundSegment: u32 = 0;
+
+/**
+ * Takes a free segment: of the first volume in order that has one, not `avoid` when another has one too, and not one
+ * that ran full unless there is no other. Answers false when there is none; the segment's state becomes `state`.
+ */
+export function segmentTake(state: u32, avoid: u32): bool {
+  let fallback: u32 = 0;
+  let chosen: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE || load<u32>(volume, V_FREE) == 0) continue;
+    if (volume == avoid || load<u32>(volume, V_FULL)) {
+      if (!fallback || (load<u32>(fallback, V_FULL) && !load<u32>(volume, V_FULL))) fallback = volume;
+      continue;
+    }
+    chosen = volume;
+    break;
+  }
+  if (!chosen) chosen = fallback;
+  if (!chosen) return false;
+  let count = load<u32>(chosen, V_SEGMENT_COUNT);
+  let hint = load<u32>(chosen, V_HINT);
+  for (let probe: u32 = 0; probe < count; probe++) {
+    let index = hint + probe;
+    if (index >= count) index -= count;
+    let segment = segmentOf(chosen, index);
+    if (load<u8>(segment, SEG_STATE) == <u8>FREE) {
+      store<u32>(chosen, index + 1 == count ? 0 : index + 1, V_HINT);
+      foundVolumePointer = chosen;
+      foundSegment = index;
+      segmentLeaveFree(chosen, segment, state);
+      return true;
+    }
+  }
+  assert(false);
+  return false;
+}
+
+export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
+  assert(load<u8>(segment, SEG_STATE) == <u8>FREE);
+  store<u8>(segment, <u8>state, SEG_STATE);
+  store<u32>(volume, load<u32>(volume, V_FREE) - 1, V_FREE);
+  if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal--;
+}
+
+export function segmentFree(volume: u32, segment: u32): void {
+  assert(load<u8>(segment, SEG_STATE) != <u8>FREE && load<u32>(segment, SEG_PINS) == 0 && load<u32>(segment, SEG_BUFFER) == 0);
+  let sums = load<u32>(segment, SEG_SUMS);
+  if (sums) sumsDrop(segment);
+  store<u8>(segment, <u8>FREE, SEG_STATE);
+  store<u8>(segment, 0, SEG_FLAGS);
+  store<u16>(segment, 0, SEG_USED);
+  store<u64>(segment, 0, SEG_FIRST);
+  store<u64>(segment, 0, SEG_LAST);
+  store<u32>(segment, 0, SEG_META_LIVE);
+  store<u32>(volume, load<u32>(volume, V_FREE) + 1, V_FREE);
+  if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal++;
+}
+
+/** Marks the chunk of the segment table that describes this segment as changed. */
+export function segmentChanged(volume: u32, segment: u32): void {
+  store<u32>(load<u32>(volume, V_TABLE_IMAGES) + ((segment / TABLE_CHUNK) << 3), 1, 4);
+}
+
+export function blockOf(volume: u32, segment: u32, slot: u32): u32 {
+  return segment * load<u32>(volume, V_SEGMENT_BLOCKS) + slot;
+}
+
+/** Device offset of a block; `handleOf` gives the device. Level `single` until the stripe map has more. */
+export function offsetOf(volume: u32, block: u32): f64 {
+  return singleOffset(load<f64>(volume, V_DATA_OFFSET), block);
+}
+export function handleOf(volume: u32): u32 {
+  return deviceHandle(load<u32>(volume, V_ID), 0);
+}
+
+// Checksums of sealed segments: u64 for each slot, kept in a bounded cache, least recently used out first.
+
+export let sumsBytes: u32 = 0;
+export let sumsBytesMax: u32 = 33554432; // 32 MiB: sums of 16 GiB of data
+let tick: u32 = 0;
+
+export function sumsLimit(bytes: u32): void {
+  sumsBytesMax = bytes;
+}
+
+export function sumsDrop(segment: u32): void {
+  let sums = load<u32>(segment, SEG_SUMS);
+  sumsBytes -= load<u32>(sums);
+  free(sums);
+  store<u32>(segment, 0, SEG_SUMS);
+}
+
+/** Room for the sums of `slots` slots of a segment: pointer to the u64 array. Evicts others beyond the bound. */
+export function sumsMake(segment: u32, slots: u32): u32 {
+  assert(load<u32>(segment, SEG_SUMS) == 0);
+  let bytes = slots * 8 + 8;
+  while (sumsBytes + bytes > sumsBytesMax && sumsEvict()) {}
+  let sums = allocate(bytes);
+  store<u32>(sums, bytes);
+  store<u32>(segment, sums, SEG_SUMS);
+  store<u32>(segment, ++tick, SEG_TICK);
+  sumsBytes += bytes;
+  return sums + 8;
+}
+
+export function sumsOf(segment: u32): u32 {
+  let sums = load<u32>(segment, SEG_SUMS);
+  if (!sums) return 0;
+  store<u32>(segment, ++tick, SEG_TICK);
+  return sums + 8;
+}
+
+// Samples a few segments and drops the oldest: exact order is not worth a list.
+let evictVolume: u32 = 0;
+let evictSegment: u32 = 0;
+function sumsEvict(): bool {
+  let victim: u32 = 0;
+  let seen: u32 = 0;
+  let budget: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) budget += load<u32>(volumeAt(i), V_SEGMENT_COUNT);
+  while (budget > 0 && seen < 8) {
+    budget--;
+    if (evictVolume >= volumeCount) { evictVolume = 0; evictSegment = 0; }
+    let volume = volumeAt(evictVolume);
+    if (evictSegment >= load<u32>(volume, V_SEGMENT_COUNT)) { evictVolume++; evictSegment = 0; continue; }
+    let segment = segmentOf(volume, evictSegment++);
+    if (!load<u32>(segment, SEG_SUMS) || load<u32>(segment, SEG_PINS)) continue;
+    seen++;
+    if (!victim || tick - load<u32>(segment, SEG_TICK) > tick - load<u32>(victim, SEG_TICK)) victim = segment;
+  }
+  if (!victim) return false;
+  sumsDrop(victim);
+  return true;
+}

@@ -1,0 +1,262 @@
+// What may be written, and when a volume is wanted.
+//
+// The reserve is what delete, trim, compaction and checkpoint need so that they always work: two generations of the
+// metadata's worst case in two copies, the open and next segments of each stream, two victims. A user's write takes no
+// segment out of it; other records leave what a checkpoint takes.
+
+import { available } from '../std/allocator';
+import { count } from '../std/counters';
+import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, WAIT, fail, needMemory } from '../abi/status';
+import { T_E, T_F } from '../abi/ticket';
+import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
+import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
+import {
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, VOLUME_ACTIVE, V_DATA_SLOTS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentBlocksMost, segmentOf, segmentTotal, volumeAt, volumeCount,
+} from '../log/volumes';
+import { B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, nextCount, openBuffer, recordRoom, segmentAdvance, starts, unflushedBytes } from '../log/writer';
+import { RECORD_DATA_MAX } from '../format/record';
+import { C_NO_SPACE, C_RESERVE_REACHED } from '../log/counting';
+import { collectFree } from './flush';
+import { failedReadOnly, flushFailure, replaySequence, running, wantCheckpoint, wantFlush, wantRoot } from './mode';
+
+export let unflushedLimit: f64 = 67108864; // 64 MiB
+export function unflushedLimitSet(bytes: f64): void { unflushedLimit = bytes; }
+
+// Capacity policy.
+export let growAt: f64 = 0.95;
+export let compactTo: f64 = 0.8;
+export let shrinkBelow: f64 = 0.7;
+export let growMode: u32 = 0; // 0 auto, 1 fixed
+export let volumesMin: u32 = 1;
+export let volumesMax: u32 = 0xffffffff;
+export function policySet(grow: f64, compact: f64, shrink: f64, mode: u32, least: u32, most: u32): void {
+  growAt = grow;
+  compactTo = compact;
+  shrinkBelow = shrink;
+  growMode = mode;
+  volumesMin = max(least, 1);
+  volumesMax = most;
+}
+
+let denied: bool = false;
+export function growthDenied(): void {
+  denied = true;
+  growUrgent = false;
+}
+export function growthAllowed(): void { denied = false; }
+/** Tickets that wait for space since the last job ended: compaction is urgent then. */
+export let spaceWaiters: u32 = 0;
+export function spaceWaitersClear(): void {
+  spaceWaiters = 0;
+  growUrgent = false;
+}
+/** A write waits that only growing can help. */
+let growUrgent: bool = false;
+/** Kinds of tickets that free segments when they end: flush, checkpoint, compaction. */
+const MAKING_ROOM: u32 = (1 << 7) | (1 << 9) | (1 << 10);
+/** Compactions finished: a waiter that has seen too many of them without getting room gives up. */
+export let compactions: u32 = 0;
+export function compactionCount(): void { compactions++; }
+
+let largestSegment: u32 = 8;
+/** Worst-case metadata pages per copy for the capacity: 20 bytes a block, one partly filled page per fragment, index over them. */
+function metadataPages(): u32 {
+  let pages = <u32>(capacityBlocks * 20 / <f64>(FRAGMENT_PAYLOAD_MAX - 40)) + 3 + segmentTotal / 128;
+  return pages + pages / INDEX_NODES + 2;
+}
+
+/** Segments that one copy of the metadata takes in the worst case. */
+function metadataSegments(): u32 {
+  largestSegment = 8;
+  let smallest: u32 = 1024;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
+    largestSegment = max(largestSegment, load<u32>(volume, V_SEGMENT_BLOCKS));
+    smallest = min(smallest, load<u32>(volume, V_SEGMENT_BLOCKS));
+  }
+  return (metadataPages() + smallest - 1) / smallest;
+}
+
+export function reserveSegments(): u32 {
+  return 4 * metadataSegments() + 8;
+}
+
+/** Free segments that are left to the checkpoint whatever happens: both copies of its pages. */
+export function checkpointFloor(): u32 {
+  return 2 * metadataSegments() + 2;
+}
+
+export function freeSegments(): u32 {
+  return freeTotal + nextCount(STREAM_USER);
+}
+
+export function liveBlocks(): f64 {
+  let live: f64 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) live += <f64>liveTotal(load<u32>(volumeAt(i), V_ID));
+  return live;
+}
+
+/**
+ * Blocks that copying the segment's live blocks away gains at least: its slots, less the blocks, their headers, and one header
+ * more because a record does not cross the end of a segment.
+ */
+export function segmentGain(dataSlots: u32, live: u32): i32 {
+  return <i32>dataSlots - <i32>live - <i32>((live + RECORD_DATA_MAX - 1) / RECORD_DATA_MAX) - 1;
+}
+
+/** 1: policy says that the log should grow now; 2: a write waits for it. */
+export function wantsVolume(): u32 {
+  if (growMode != 0 || denied || volumeCount >= volumesMax || failedReadOnly) return 0;
+  if (spaceWaiters && (growUrgent || liveHigh())) return 2;
+  let total = <f64>segmentTotal;
+  let reserve = reserveSegments();
+  let room = <f64>freeSegments();
+  let full = room <= (1 - growAt) * total || room <= <f64>(reserve + 2);
+  return full && liveHigh() ? 1 : 0;
+}
+
+/** live / (capacity − reserve) ≥ compactTo: cleaning would not help enough. */
+function liveHigh(): bool {
+  let segments = <f64>segmentTotal;
+  if (segments == 0) return true;
+  let usable = capacityBlocks * (segments - <f64>reserveSegments()) / segments;
+  return usable <= 0 || liveBlocks() >= compactTo * usable;
+}
+
+/** A volume that could be given back: without it live data would stay under shrinkBelow. The last in order, or -1. */
+export function canGiveVolume(): i32 {
+  if (growMode != 0 || volumeCount <= volumesMin || spaceWaiters) return -1;
+  let candidate: u32 = 0;
+  let active: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) return -1; // one at a time
+    active++;
+    candidate = volume;
+  }
+  if (active < 2) return -1;
+  let own = <f64>load<u32>(candidate, V_SEGMENT_COUNT);
+  let left = capacityBlocks - own * <f64>load<u32>(candidate, V_DATA_SLOTS);
+  let segments = <f64>segmentTotal - own;
+  let usable = left * (segments - <f64>reserveSegments()) / segments;
+  // The others must have room right now: a volume that is being given back has none to offer.
+  if (freeTotal - load<u32>(candidate, V_FREE) < reserveSegments() + load<u32>(candidate, V_SEGMENT_COUNT) / 4) return -1;
+  return liveBlocks() < shrinkBelow * usable ? <i32>load<u32>(candidate, V_ID) : -1;
+}
+
+/** Whether jobs should make room before anyone has to wait. */
+export function spaceLow(): bool {
+  let room = <f64>freeSegments();
+  return room <= (1 - growAt) * <f64>segmentTotal || room <= <f64>(reserveSegments() + 3);
+}
+
+/** Memory for one more record, and for a segment to put it into. */
+export function recordMemory(blocks: u32): u32 {
+  return blocks * leafRoom() + largestHistoryBytes() * 2 + bufferBytes(segmentBlocksMost) + 65536;
+}
+
+/** Whether `blocks` (0: a header alone) can go into the user stream now. `privileged` records may use half the reserve. */
+export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u32 {
+  if (failedReadOnly) return fail(ERROR_READ_ONLY);
+  let room = recordMemory(blocks);
+  if (available() < room) return needMemory(room);
+  let unflushed = unflushedBytes();
+  if (unflushed >= unflushedLimit) {
+    if (unflushed >= 2 * unflushedLimit) {
+      if (flushFailure) return fail(flushFailure);
+      wantFlush(true);
+      return WAIT;
+    }
+    wantFlush(true);
+  }
+  if (blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind)) return DONE;
+  if (!privileged && freeSegments() <= reserveSegments()) {
+    collectFree();
+    if (freeSegments() <= reserveSegments()) return spaceWait(ticket, false);
+  }
+  if (nextCount(STREAM_USER) == 0) {
+    if (freeTotal <= checkpointFloor()) return spaceWait(ticket, privileged);
+    wantRoot(true);
+    return WAIT;
+  }
+  if (nextCount(STREAM_USER) <= 1) wantRoot(true);
+  segmentAdvance(STREAM_USER, false);
+  return DONE;
+}
+
+/** The same for survivors of compaction, which may use all of the reserve. */
+export function admitSurvivor(kind: u32): u32 {
+  if (failedReadOnly) return fail(ERROR_READ_ONLY);
+  let room = recordMemory(RECORD_DATA_MAX);
+  if (available() < room) return needMemory(room);
+  if (unflushedBytes() >= 2 * unflushedLimit) {
+    if (flushFailure) return fail(flushFailure);
+    wantFlush(true);
+    return WAIT;
+  }
+  if (openBuffer(STREAM_SURVIVOR) && recordRoom(STREAM_SURVIVOR, kind) > 0) return DONE;
+  if (nextCount(STREAM_SURVIVOR) == 0) {
+    if (freeTotal <= checkpointFloor()) return fail(ERROR_NO_SPACE);
+    wantRoot(true);
+    return WAIT;
+  }
+  if (nextCount(STREAM_SURVIVOR) <= 1) wantRoot(true);
+  segmentAdvance(STREAM_SURVIVOR, false);
+  return DONE;
+}
+
+function spaceWait(ticket: u32, privileged: bool): u32 {
+  count(C_RESERVE_REACHED);
+  if (!load<u32>(ticket, T_F)) {
+    store<u32>(ticket, 1, T_F);
+    store<u32>(ticket, compactions, T_E);
+  }
+  spaceWaiters++;
+  if (wantsVolume()) return WAIT;
+  if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
+  if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged)) return WAIT;
+  if (growMode == 0 && !denied && volumeCount < volumesMax) {
+    growUrgent = true; // cleaning gives nothing: only another volume helps
+    return WAIT;
+  }
+  spaceWaiters--;
+  count(C_NO_SPACE);
+  return fail(ERROR_NO_SPACE);
+}
+
+/** Asks for the job that makes room soonest: a flush, a checkpoint, or compaction. False: there is nothing to be had. */
+function reclaim(privileged: bool): bool {
+  let gain: i64 = 0;
+  let flush = false;
+  let checkpoint = false;
+  let victim = false;
+  let pinned = false; // somebody reads it: it is free when that ends
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let id = load<u32>(volume, V_ID);
+    let slots = load<u32>(volume, V_DATA_SLOTS);
+    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
+      let segment = segmentOf(volume, index);
+      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
+      let live = liveCount(id, index);
+      let replayed = load<u64>(segment, SEG_LAST) > replaySequence || load<u64>(starts, 8) == load<u64>(segment, SEG_FILL) || load<u64>(starts, 32) == load<u64>(segment, SEG_FILL);
+      if (live == 0) {
+        if (replayed) checkpoint = true;
+        else if (liveDeathSequence(id, index) > durableSequence || (load<u32>(segment, SEG_BUFFER) && !load<u32>(load<u32>(segment, SEG_BUFFER), B_PINS))) flush = true;
+        else pinned = true;
+        continue;
+      }
+      let gained = segmentGain(slots, live);
+      if (gained <= 0) continue;
+      gain += gained;
+      if (!replayed && !load<u32>(segment, SEG_BUFFER)) victim = true;
+    }
+  }
+  if (flush) wantFlush(true);
+  else if (checkpoint) wantCheckpoint(true);
+  else if (pinned) return true;
+  else if (gain < <i64>(privileged ? <u32>1 : largestSegment)) return false; // a write must not cost thousands of copies
+  else if (!victim) wantCheckpoint(true);
+  return true;
+}

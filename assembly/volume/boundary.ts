@@ -1,0 +1,332 @@
+// What the host calls. Numbers only; names, keys and batches go through the exchange buffer. No logic here beyond handing
+// a ticket to its operation.
+
+import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUsedBytes } from '../std/allocator';
+import { counterGet, count } from '../std/counters';
+import { plant as plantSet } from '../std/plant';
+import {
+  DONE, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, failureBlock as failedBlock,
+  failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
+} from '../abi/status';
+import {
+  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_SPACE, T_STATE, T_VALUE, planComplete, ticketClose, ticketCount, ticketOpen, ticketPointer,
+} from '../abi/ticket';
+import { SPACE_NONE } from '../format/constants';
+import { footerBlocksOf } from '../format/footer';
+import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
+import * as tableDiff from '../table/diff';
+import {
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeAt, volumeById,
+  volumeBytes, volumeCount, volumeCreate, volumeForget,
+} from '../log/volumes';
+import {
+  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, sequence, unflushedBytes,
+} from '../log/writer';
+import { C_GROWN } from '../log/counting';
+import {
+  canGiveVolume as policyGives, growthAllowed as allowGrowth, growthDenied as denyGrowth, liveBlocks, policySet as setPolicy, reserveSegments,
+  spaceWaitersClear, unflushedLimitSet, wantsVolume as policyWants,
+} from './admit';
+import { checkEnd, checkStep, findingTake } from './check';
+import { checkpointCount, checkpointRun, tableImagesRelease } from './checkpoint';
+import { compactStep } from './compact';
+import { flushOwner, writeOutRun } from './flush';
+import {
+  JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep, evacuate, flushJob, jobBegins,
+  jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
+} from './jobs';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, mode } from './mode';
+import { readStep, readWriteEnd, writeStep } from './readwrite';
+import { createStep, openStep } from './recover';
+import { replayedEntries } from './replay';
+import { generation, homesNote, rootOwner } from './root';
+import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
+
+const KIND_CREATE: u32 = 1;
+const KIND_OPEN: u32 = 2;
+const KIND_READ: u32 = 3;
+const KIND_WRITE: u32 = 4;
+const KIND_TRIM: u32 = 5;
+const KIND_OPERATION: u32 = 8;
+const KIND_CLOSE: u32 = 11;
+const KIND_CHECK: u32 = 15;
+
+const EXCHANGE_BYTES: u32 = 65536;
+let exchangePointer: u32 = 0;
+let configuredLeafBlocks: u32 = 512;
+/** A piece of memory kept back, so that a submit always finds room for its ticket; the next step asks for more. */
+let spare: u32 = 0;
+const SPARE_BYTES: u32 = 65536;
+
+function ready(): void {
+  if (exchangePointer) return;
+  allocatorInitialize();
+  if (available() < 4 * EXCHANGE_BYTES) memory.grow(4);
+  exchangePointer = allocate(EXCHANGE_BYTES);
+  spare = allocate(SPARE_BYTES);
+}
+
+export function exchange(): u32 {
+  ready();
+  return exchangePointer;
+}
+
+/** Geometry and bounds; 0 keeps the default. Once, before anything else. 0, or a code. */
+export function configure(leaf: u32, checkpointEntries: u32, unflushedLimitBytes: u32, sumsCacheBytes: u32): u32 {
+  ready();
+  if (leaf) {
+    if (leaf < 16 || leaf > 1024 || (leaf & (leaf - 1))) return ERROR_RANGE;
+    configuredLeafBlocks = leaf;
+  }
+  if (checkpointEntries) checkpointEntriesSet(checkpointEntries);
+  if (unflushedLimitBytes) unflushedLimitSet(<f64>unflushedLimitBytes);
+  if (sumsCacheBytes) sumsLimit(sumsCacheBytes);
+  return 0;
+}
+
+// A volume that came while its memory was not there: 9 numbers, taken in by the next step.
+const pendingVolume: usize = memory.data(64, 8);
+let pending: bool = false;
+
+/** A storage volume of this log, in the order of assignment. 0, or a code. While the log is open its memory may come with a later step. */
+export function volumeAdd(
+  id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFrontOffset: f64, rootBackOffset: f64,
+): u32 {
+  ready();
+  if (id > 0xfff0 || level != 0 || members != 1 || stripBlocks == 0) return ERROR_RANGE;
+  if (segmentBlocks < 8 || segmentBlocks > 1024 || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
+  if (footerBlocksOf(segmentBlocks) + 2 > segmentBlocks) return ERROR_RANGE;
+  if (volumeById(id)) return ERROR_EXISTS;
+  if (volumeCount == VOLUME_COUNT_MAX) return ERROR_LIMIT;
+  if (pending && !volumeTakeIn()) return ERROR_LIMIT;
+  store<u32>(pendingVolume, id);
+  store<u32>(pendingVolume, members, 4);
+  store<u32>(pendingVolume, stripBlocks, 8);
+  store<u32>(pendingVolume, segmentBlocks, 12);
+  store<u32>(pendingVolume, segmentCount, 16);
+  store<f64>(pendingVolume, dataOffset, 24);
+  store<f64>(pendingVolume, rootFrontOffset, 32);
+  store<f64>(pendingVolume, rootBackOffset, 40);
+  pending = true;
+  if (mode == MODE_CLOSED) { // nothing is in flight: the memory may grow here
+    let room = volumeBytes(segmentCount);
+    if (available() < room && memory.grow((room >>> 16) + 1) < 0) return ERROR_LIMIT;
+  }
+  volumeTakeIn();
+  return 0;
+}
+
+function volumeTakeIn(): bool {
+  let segmentCount = load<u32>(pendingVolume, 16);
+  if (available() < volumeBytes(segmentCount)) return false;
+  pending = false;
+  homesNote(false);
+  volumeCreate(
+    load<u32>(pendingVolume), 0, load<u32>(pendingVolume, 4), load<u32>(pendingVolume, 8), load<u32>(pendingVolume, 12), segmentCount,
+    load<f64>(pendingVolume, 24), load<f64>(pendingVolume, 32), load<f64>(pendingVolume, 40),
+  );
+  if (mode == MODE_WRITE) {
+    homesNote(true);
+    count(C_GROWN);
+    allowGrowth();
+  }
+  return true;
+}
+
+/** Begins to give a volume back. 0, or a code: it is not there, or the last. */
+export function volumeEvacuate(id: u32): u32 {
+  let volume = volumeById(id);
+  if (!volume) return ERROR_NOT_FOUND;
+  if (mode != MODE_WRITE) return ERROR_READ_ONLY;
+  if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) return 0;
+  let active: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) if (load<u32>(volumeAt(i), V_STATE) == VOLUME_ACTIVE) active++;
+  if (active < 2) return ERROR_LIMIT;
+  evacuate(volume);
+  return 0;
+}
+
+/** 0 unknown, 1 active, 2 evacuating, 3 released. */
+export function volumeState(id: u32): u32 {
+  if (pending && load<u32>(pendingVolume) == id) return VOLUME_ACTIVE;
+  let volume = volumeById(id);
+  return volume ? load<u32>(volume, V_STATE) : 0;
+}
+
+/** Forgets a released volume: the catalogue does not name it any more. */
+export function volumeRemove(id: u32): u32 {
+  let volume = volumeById(id);
+  if (!volume) return ERROR_NOT_FOUND;
+  if (load<u32>(volume, V_STATE) != VOLUME_RELEASED) return ERROR_RANGE;
+  tableImagesRelease(volume);
+  volumeForget(id);
+  return 0;
+}
+
+export function wantsVolume(): u32 { return mode == MODE_WRITE && !pending ? policyWants() : 0; }
+export function canGiveVolume(): i32 { return mode == MODE_WRITE && !pending ? policyGives() : -1; }
+export function policySet(growAt: f64, compactTo: f64, shrinkBelow: f64, growMode: u32, volumesMin: u32, volumesMax: u32): void {
+  setPolicy(growAt, compactTo, shrinkBelow, growMode, volumesMin, volumesMax);
+}
+export function growthDenied(): void { denyGrowth(); }
+export function growthAllowed(): void { allowGrowth(); }
+
+/** A ticket ≥ 0, or −code. */
+export function submit(kind: u32, space: u32, onEpoch: u32, offset: f64, length: f64): i32 {
+  ready();
+  if (kind == KIND_CREATE || kind == KIND_OPEN) {
+    if (mode != MODE_CLOSED || generation != 0) return -<i32>ERROR_EXISTS;
+  } else if (mode == MODE_CLOSED || closing) return -<i32>ERROR_CLOSED;
+  else if (mode != MODE_WRITE && kind != KIND_READ && kind != KIND_CLOSE && kind != KIND_CHECK) return -<i32>ERROR_READ_ONLY;
+  if (spare && available() < 16384) {
+    free(spare);
+    spare = 0;
+  }
+  if (available() < 4096) return -<i32>ERROR_LIMIT;
+  let index = ticketOpen(kind);
+  if (index < 0) return -<i32>ERROR_BUSY;
+  let ticket = ticketPointer(index);
+  store<u32>(ticket, space, T_SPACE);
+  store<u32>(ticket, onEpoch, T_EPOCH);
+  store<f64>(ticket, offset, T_OFFSET);
+  store<f64>(ticket, length, T_LENGTH);
+  if (kind == KIND_OPERATION) operationKeep(ticket, exchangePointer);
+  if (kind <= KIND_OPEN) {
+    let identity = allocate(32);
+    memory.copy(identity, exchangePointer, 32);
+    store<f64>(ticket, <f64>identity, T_OFFSET);
+  }
+  jobBegins(kind);
+  return index;
+}
+
+function run(ticket: u32, kind: u32): u32 {
+  if (kind == KIND_READ) return readStep(ticket);
+  if (kind == KIND_WRITE) return writeStep(ticket, false);
+  if (kind == KIND_TRIM) return writeStep(ticket, true);
+  if (kind == JOB_FLUSH) return flushJob(ticket);
+  if (kind == KIND_OPERATION) return operationStep(ticket);
+  if (kind == JOB_CHECKPOINT) return checkpointRun(ticket, false);
+  if (kind == JOB_COMPACT) return compactStep(ticket);
+  if (kind == KIND_CLOSE) return closeStep(ticket);
+  if (kind == JOB_WRITEOUT) {
+    let state = load<u32>(ticket, T_STATE);
+    store<u32>(ticket, 1, T_STATE);
+    return writeOutRun(ticket, state, 256);
+  }
+  if (kind == JOB_ROOT) return rootStep(ticket);
+  if (kind == JOB_MERGE) return mergeStep(ticket);
+  if (kind == KIND_CHECK) return checkStep(ticket);
+  if (kind == KIND_CREATE) return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
+  if (kind == KIND_OPEN) return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
+  return fail(ERROR_RANGE);
+}
+
+/** Whether a ticket can end for want of memory: a client's, in the middle of nothing that others wait for. */
+function deniable(ticket: u32, kind: u32): bool {
+  return (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM || kind == KIND_OPERATION) && flushOwner != ticket && rootOwner != ticket;
+}
+
+let result: f64 = 0;
+
+export function step(index: u32): u32 {
+  let ticket = ticketPointer(index);
+  if (!ticket) return fail(ERROR_RANGE);
+  if (!spare) {
+    if (available() < 2 * SPARE_BYTES) return needMemory(4 * SPARE_BYTES);
+    spare = allocate(SPARE_BYTES);
+  }
+  if (pending && !volumeTakeIn()) return needMemory(volumeBytes(load<u32>(pendingVolume, 16)));
+  let kind = load<u32>(ticket, T_KIND);
+  let status: u32;
+  if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
+  else status = run(ticket, kind);
+  if (status != DONE && status != FAILED) return status;
+  result = load<f64>(ticket, T_VALUE);
+  if (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM) readWriteEnd(ticket);
+  else if (kind == KIND_OPERATION) {
+    readWriteEnd(ticket);
+    operationEnd(ticket);
+  } else if (kind == JOB_MERGE) operationEnd(ticket);
+  else if (kind == KIND_CHECK) checkEnd(ticket);
+  else if (kind <= KIND_OPEN) free(<u32>load<f64>(ticket, T_OFFSET));
+  else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear();
+  assert(flushOwner != ticket && rootOwner != ticket);
+  ticketClose(index);
+  jobEnds(kind);
+  return status;
+}
+
+export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN); }
+export function planCount(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN_COUNT); }
+export function complete(index: u32, command: u32, outcome: u32): void { planComplete(ticketPointer(index), command, outcome); }
+export function ticketResult(index: u32): f64 { return result; }
+export function failure(): u32 { return failureCode; }
+export function failureVolume(): u32 { return failedVolume; }
+export function failureBlock(): u32 { return failedBlock; }
+/** The host could not grow the memory as far as the ticket's last step asked: its next one fails with LIMIT. */
+export function memoryDenied(index: u32): void { store<u32>(ticketPointer(index), 1, T_DENIED); }
+export function memoryNeeded(): u32 { return memoryNeededPages; }
+export function backgroundWanted(): u32 { return wantedJob(); }
+
+export function sourceCount(): u32 { return sources; }
+export function sourceGet(index: u32): u32 {
+  let space = sourceSpace(index);
+  return space == SPACE_NONE ? 0 : sourceWrite(index, exchangePointer, mappedBytes(space));
+}
+/** Bytes that a space shows as data now, what it stands on not counted. */
+function mappedBytes(space: u32): f64 { return mappedBlocks(space) * 4096; }
+export function snapshotCount(): u32 { return snapshots; }
+export function snapshotGet(index: u32): u32 { return snapshotWrite(index, exchangePointer, EXCHANGE_BYTES); }
+export function currentEpoch(): u32 { return epoch; }
+
+export function figure(n: u32): f64 {
+  if (n == 0) return capacityBlocks;
+  if (n == 1) return liveBlocks();
+  if (n == 2) return <f64>freeTotal;
+  if (n == 3) return <f64>reserveSegments();
+  if (n == 4) return <f64>segmentTotal;
+  if (n == 5) return dataBlocksWritten - movedBlocks;
+  if (n == 6) return metadataBlocksWritten;
+  if (n == 7) return 0; // padding: level single has none
+  if (n == 8) return movedBlocks;
+  if (n == 9) return <f64>sequence;
+  if (n == 10) return <f64>durableSequence;
+  if (n == 11) return <f64>incarnation;
+  if (n == 12) return heapUsedBytes();
+  if (n == 13) return heapExtentBytes();
+  if (n == 14) return unflushedBytes();
+  if (n == 15) return replayedEntries;
+  if (n == 16) return <f64>generation;
+  if (n == 17) return <f64>segmentTotal - <f64>freeTotal;
+  if (n == 18) return checkpointCount;
+  if (n == 19) return failedReadOnly ? 1 : 0;
+  if (n == 20) return <f64>leafBlocks;
+  if (n == 21) return <f64>ticketCount;
+  return 0;
+}
+
+export function volumeFigure(id: u32, n: u32): f64 {
+  let volume = volumeById(id);
+  if (!volume) return 0;
+  if (n == 0) return <f64>load<u32>(volume, V_SEGMENT_COUNT);
+  if (n == 1) return <f64>(load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE));
+  if (n == 2) return <f64>liveTotal(id);
+  return <f64>load<u32>(volume, V_STATE);
+}
+
+export function counter(n: u32): f64 { return counterGet(n); }
+/** One finding of CHECK into the exchange buffer (volume/check.ts); 0 when there is none. */
+export function problemTake(): u32 { return findingTake(exchangePointer); }
+export function plant(n: u32): void { if (PLANTS) plantSet(n); }
+
+export function diffBegin(spaceA: u32, epochA: u32, spaceB: u32, epochB: u32, fromBlock: f64): u32 {
+  if (spaceA != SPACE_NONE && !spacePointer(spaceA)) return ERROR_NOT_FOUND;
+  if (!spacePointer(spaceB)) return ERROR_NOT_FOUND;
+  tableDiff.diffBegin(spaceA, epochA, spaceB, epochB, <u64>fromBlock);
+  return 0;
+}
+export function diffNext(): u32 { return tableDiff.diffNext(); }
+export function diffBlock(): f64 { return <f64>tableDiff.diffBlock; }
+export function diffCount(): u32 { return tableDiff.diffCount; }
+export function diffKind(): u32 { return tableDiff.diffKind; }

@@ -1,0 +1,377 @@
+// Check: everything on disk that this log stands on is read and verified, nothing is changed. What is found comes out as
+// findings, which the host takes after each step:
+//
+//   u32 code (0: a range in use, else an error code)  u32 volume id  u32 block  u32 kind  f64 device offset  f64 bytes
+//   kind: 1 root  2 page  3 header  4 footer  5 data  6 a mapping that no entry of its segment backs
+//
+// In range mode it lists the bytes in use instead: exactly those of which one flipped bit is found.
+
+import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { xxh64 } from '../std/checksum';
+import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, needMemory } from '../abi/status';
+import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
+import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
+import { MEMBER_COUNT_MAX } from '../stripe/geometry';
+import { blockSeed, logIdentity, pageSeed } from '../format/key';
+import { FOOTER_FIXED_BYTES, F_USED, SLOT_HEADER, footerVerify } from '../format/footer';
+import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
+import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
+import { liveCount, spacePointer, tableOwns } from '../table/index';
+import {
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_ROOT_BACK, V_ROOT_FRONT,
+  V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount,
+} from '../log/volumes';
+import { VOLUME_NONE } from '../format/constants';
+import { sequence } from '../log/writer';
+import { checkpointHold, checkpointOwner } from './checkpoint';
+import { generation, openedRoot, rootHold, rootHome, rootOwner } from './root';
+import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
+import { spaceForward } from './state';
+import { headersToEntries, scanRoom } from './sums';
+import { levelCount, node, treeHeightNow } from './tree';
+
+const RING: u32 = 2048;
+const FINDING_BYTES: u32 = 32;
+let ring: u32 = 0;
+let ringCount: u32 = 0;
+let ringTaken: u32 = 0;
+
+const KIND_ROOT: u32 = 1;
+const KIND_PAGE: u32 = 2;
+const KIND_HEADER: u32 = 3;
+const KIND_FOOTER: u32 = 4;
+const KIND_DATA: u32 = 5;
+const KIND_UNBACKED: u32 = 6;
+
+function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f64, bytes: f64): void {
+  if (ringCount == RING) return; // the caller leaves room; a step adds at most one segment's worth
+  let at = ring + ringCount++ * FINDING_BYTES;
+  store<u32>(at, code);
+  store<u32>(at, volume, 4);
+  store<u32>(at, block, 8);
+  store<u32>(at, kind, 12);
+  store<f64>(at, offset, 16);
+  store<f64>(at, bytes, 24);
+}
+
+/** One finding into the exchange buffer; its length, or 0 when there is none. */
+export function findingTake(into: u32): u32 {
+  if (ringTaken == ringCount) {
+    ringTaken = 0;
+    ringCount = 0;
+    return 0;
+  }
+  memory.copy(into, ring + ringTaken++ * FINDING_BYTES, FINDING_BYTES);
+  return FINDING_BYTES;
+}
+
+// T_EPOCH 1: list ranges. T_A volume index, T_B segment, T_C slot, T_D area, T_E entries, T_F level; pages: T_B node.
+export function checkStep(ticket: u32): u32 {
+  let ranges = load<u32>(ticket, T_EPOCH) == 1;
+  while (true) {
+    let state = load<u32>(ticket, T_STATE);
+    if (state == 0) {
+      if (available() < RING * FINDING_BYTES + 131072) return needMemory(RING * FINDING_BYTES + 131072);
+      // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
+      if (mode == MODE_WRITE) {
+        if (checkpointOwner || rootOwner) return WAIT;
+        checkpointHold(ticket);
+        rootHold(ticket);
+      }
+      if (!ring) ring = allocate(RING * FINDING_BYTES);
+      planClear(ticket);
+      let area = allocateAligned(8 * BLOCK_BYTES, BLOCK_BYTES);
+      store<u32>(ticket, area, T_D);
+      for (let home: u32 = 0; home < 2; home++) {
+        let volume = rootHome(home);
+        if (!volume) continue;
+        for (let copy: u32 = 0; copy < 4; copy++) {
+          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+          planAdd(ticket, READ, handleOf(volume), offset, area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+        }
+      }
+      store<u32>(ticket, 1, T_STATE);
+      return PLAN;
+    } else if (state == 1) {
+      // By the plan: what holds roots may have changed since.
+      for (let index: u32 = 0; index < load<u32>(ticket, T_PLAN_COUNT); index++) {
+        let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
+        let copy = index & 3;
+        let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+        // A volume that came to hold roots lately has only one of them yet. And after a crash the slot that is not the newest
+        // may be torn: the open for writing that follows writes it anew.
+        let stale = mode == MODE_WRITE ? failedReadOnly || load<u32>(volume, V_FRESH_HOME) != 0 : (load<u32>(openedRoot, O_FLAGS) & 1) == 0;
+        let kind = rootVerify(load<u32>(ticket, T_D) + index * BLOCK_BYTES, logIdentity);
+        let sound = !planResult(ticket, index) && (kind != ROOT_BAD || (stale && (failedReadOnly || (copy & 1) != (<u32>generation & 1))));
+        let id = load<u32>(volume, V_ID);
+        if (ranges) {
+          if (kind == ROOT_VALID) finding(0, KIND_ROOT, id, 0xffffffff, offset, <f64>BLOCK_BYTES);
+        } else if (!sound) finding(planResult(ticket, index) ? ERROR_IO : ERROR_CORRUPT, KIND_ROOT, id, 0xffffffff, offset, <f64>BLOCK_BYTES);
+      }
+      if (rootOwner == ticket) rootHold(0);
+      free(load<u32>(ticket, T_D));
+      store<u32>(ticket, 0, T_D);
+      store<u32>(ticket, 0, T_F);
+      store<u32>(ticket, 0, T_B);
+      store<u32>(ticket, 2, T_STATE);
+    } else if (state == 2) {
+      if (ringCount) { planClear(ticket); if (ringCount > RING / 2) return PLAN; }
+      if (available() < 65 * BLOCK_BYTES * 2) return needMemory(65 * BLOCK_BYTES * 2);
+      if (!pagesPlan(ticket, ranges)) {
+        store<u32>(ticket, 0, T_A);
+        store<u32>(ticket, 0, T_B);
+        store<u32>(ticket, 4, T_STATE);
+        continue;
+      }
+      if (ranges) continue;
+      store<u32>(ticket, 3, T_STATE);
+      return PLAN;
+    } else if (state == 3) {
+      pagesTake(ticket);
+      store<u32>(ticket, 2, T_STATE);
+    } else if (state == 4) {
+      planClear(ticket);
+      if (ringCount > RING / 4) return PLAN; // let the host take what there is
+      if (!segmentFind(ticket)) return DONE;
+      checkedAt = sequence;
+      let volume = volumeAt(load<u32>(ticket, T_A));
+      let room = scanRoom(volume) * 2 + 65536;
+      if (available() < room) return needMemory(room);
+      let index = load<u32>(ticket, T_B);
+      let segment = segmentOf(volume, index);
+      if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) planFooter(ticket, volume, index);
+      else planHeaders(ticket, volume, index);
+      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      store<u32>(ticket, 5, T_STATE);
+      return PLAN;
+    } else if (state == 5) {
+      if (!entriesTake(ticket, ranges)) {
+        planClear(ticket);
+        planHeaders(ticket, volumeAt(load<u32>(ticket, T_A)), load<u32>(ticket, T_B));
+        return PLAN;
+      }
+      store<u32>(ticket, 0, T_C);
+      liveFound = 0;
+      store<u32>(ticket, 6, T_STATE);
+    } else if (state == 6) {
+      if (!slotsPlan(ticket, ranges)) {
+        let volume = volumeAt(load<u32>(ticket, T_A));
+        let id = load<u32>(volume, V_ID);
+        let index = load<u32>(ticket, T_B);
+        let segment = segmentOf(volume, index);
+        store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+        if (!ranges && sequence == checkedAt && liveFound != liveCount(id, index)) {
+          finding(ERROR_CORRUPT, KIND_UNBACKED, id, blockOf(volume, index, 0), offsetOf(volume, blockOf(volume, index, 0)), 0);
+        }
+        free(load<u32>(ticket, T_E));
+        store<u32>(ticket, 0, T_E);
+        store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
+        store<u32>(ticket, 4, T_STATE);
+        continue;
+      }
+      if (ranges) continue;
+      store<u32>(ticket, 7, T_STATE);
+      return PLAN;
+    } else {
+      slotsTake(ticket);
+      store<u32>(ticket, 6, T_STATE);
+    }
+  }
+}
+
+/** Plans the reads of both copies of up to 32 pages; false when all were read. */
+function pagesPlan(ticket: u32, ranges: bool): bool {
+  planClear(ticket);
+  if (!ranges) store<u32>(ticket, allocateAligned(64 * BLOCK_BYTES, BLOCK_BYTES), T_D);
+  let taken: u32 = 0;
+  while (taken < 32) {
+    let level = load<u32>(ticket, T_F);
+    let index = load<u32>(ticket, T_B);
+    if (index >= levelCount(level)) {
+      if (level >= treeHeightNow()) break;
+      store<u32>(ticket, level + 1, T_F);
+      store<u32>(ticket, 0, T_B);
+      continue;
+    }
+    store<u32>(ticket, index + 1, T_B);
+    let at = node(level, index);
+    if (load<u8>(at, N_KIND) == 0) continue;
+    for (let copy: u32 = 0; copy < 2; copy++) {
+      let volume = volumeById(load<u16>(at + <u32>(copy ? N_VOLUME_B : N_VOLUME_A)));
+      let block = load<u32>(at + <u32>(copy ? N_BLOCK_B : N_BLOCK_A));
+      if (ranges) finding(0, KIND_PAGE, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+      else {
+        store<u32>(pageNodes + ((taken * 2 + copy) << 2), at);
+        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, BLOCK_BYTES);
+      }
+    }
+    taken++;
+  }
+  if (!taken && !ranges) {
+    free(load<u32>(ticket, T_D));
+    store<u32>(ticket, 0, T_D);
+  }
+  return taken != 0;
+}
+const pageNodes: usize = memory.data(256);
+
+function pagesTake(ticket: u32): void {
+  for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
+    let at = load<u32>(pageNodes + (i << 2));
+    let page = load<u32>(ticket, T_D) + i * BLOCK_BYTES;
+    if (!planResult(ticket, i) && xxh64(page, BLOCK_BYTES, pageSeed) == load<u64>(at, N_CHECKSUM)) continue;
+    let volume = volumeById(load<u16>(at + <u32>(i & 1 ? N_VOLUME_B : N_VOLUME_A)));
+    let block = load<u32>(at + <u32>(i & 1 ? N_BLOCK_B : N_BLOCK_A));
+    finding(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_PAGE, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+  }
+  free(load<u32>(ticket, T_D));
+  store<u32>(ticket, 0, T_D);
+}
+
+/** The next segment that something stands on: live blocks, or records that an open would read. */
+function segmentFind(ticket: u32): bool {
+  while (true) {
+    let i = load<u32>(ticket, T_A);
+    if (i >= volumeCount) return false;
+    let volume = volumeAt(i);
+    let index = load<u32>(ticket, T_B);
+    if (index >= load<u32>(volume, V_SEGMENT_COUNT)) {
+      store<u32>(ticket, i + 1, T_A);
+      store<u32>(ticket, 0, T_B);
+      continue;
+    }
+    let segment = segmentOf(volume, index);
+    let state = load<u8>(segment, SEG_STATE);
+    if (state == <u8>SEALED && !load<u32>(segment, SEG_BUFFER) && load<u16>(segment, SEG_USED)) {
+      if (liveCount(load<u32>(volume, V_ID), index) || load<u64>(segment, SEG_LAST) > replaySequence || wasOpen(load<u64>(segment, SEG_FILL))) return true;
+    }
+    store<u32>(ticket, index + 1, T_B);
+  }
+}
+
+function wasOpen(fill: u64): bool {
+  for (let stream: u32 = 0; stream < 2; stream++) {
+    let record = openedRoot + O_STREAMS + stream * STREAM_BYTES;
+    if (load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == fill) return true;
+  }
+  return false;
+}
+
+function planFooter(ticket: u32, volume: u32, index: u32): void {
+  let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
+  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS))), load<u32>(ticket, T_D), blocks << BLOCK_SHIFT);
+}
+
+function planHeaders(ticket: u32, volume: u32, index: u32): void {
+  let blocks = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
+  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), load<u32>(ticket, T_D), blocks << BLOCK_SHIFT);
+}
+
+/** Slot entries of the segment from its footer or its headers; false: the footer is bad (said), read the headers. */
+function entriesTake(ticket: u32, ranges: bool): bool {
+  let volume = volumeAt(load<u32>(ticket, T_A));
+  let index = load<u32>(ticket, T_B);
+  let segment = segmentOf(volume, index);
+  let id = load<u32>(volume, V_ID);
+  let used = <u32>load<u16>(segment, SEG_USED);
+  let fill = load<u64>(segment, SEG_FILL);
+  let area = load<u32>(ticket, T_D);
+  let failed = planResult(ticket, 0);
+  if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) {
+    let dataSlots = load<u32>(volume, V_DATA_SLOTS);
+    let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
+    let block = blockOf(volume, index, dataSlots);
+    let sound = !failed && footerVerify(area, blocks, id, block, dataSlots, fill) && <u32>load<u16>(area, F_USED) == used;
+    if (!sound) {
+      finding(failed ? ERROR_IO : ERROR_CORRUPT, KIND_FOOTER, id, block, offsetOf(volume, block), <f64>(blocks << BLOCK_SHIFT));
+      free(area);
+      store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_HAS_FOOTER), SEG_FLAGS);
+      return false;
+    }
+    if (ranges) finding(0, KIND_FOOTER, id, block, offsetOf(volume, block), <f64>(blocks << BLOCK_SHIFT));
+    let entries = allocate(used * ENTRY_BYTES + 8);
+    memory.copy(entries, area + FOOTER_FIXED_BYTES, used * ENTRY_BYTES);
+    store<u32>(ticket, entries, T_E);
+  } else {
+    let entries = allocate(used * ENTRY_BYTES + 8);
+    memory.fill(entries, 0, used * ENTRY_BYTES);
+    let end = failed ? 0 : headersToEntries(area, volume, index, used, fill, entries);
+    if (end != used) {
+      let block = blockOf(volume, index, end);
+      finding(failed ? ERROR_IO : ERROR_CORRUPT, KIND_HEADER, id, block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+    }
+    if (ranges) {
+      for (let slot: u32 = 0; slot < used; slot++) {
+        if (entryKind(entries + slot * ENTRY_BYTES) == SLOT_HEADER) finding(0, KIND_HEADER, id, blockOf(volume, index, slot), offsetOf(volume, blockOf(volume, index, slot)), <f64>BLOCK_BYTES);
+      }
+    }
+    store<u32>(ticket, entries, T_E);
+  }
+  free(area);
+  store<u32>(ticket, 0, T_D);
+  return true;
+}
+
+const slotBatch: usize = memory.data(256);
+let slotCount: u32 = 0;
+let liveFound: u32 = 0;
+let checkedAt: u64 = 0; // sequence when the segment at hand was begun
+
+function isLive(ticket: u32, slot: u32): bool {
+  let entry = load<u32>(ticket, T_E) + slot * ENTRY_BYTES;
+  let kind = entryKind(entry);
+  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
+  let volume = volumeAt(load<u32>(ticket, T_A));
+  let space = spaceForward(entrySpace(entry));
+  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, load<u32>(ticket, T_B), slot));
+}
+
+/** Plans the reads of the next live slots; false when there are no more. */
+function slotsPlan(ticket: u32, ranges: bool): bool {
+  let volume = volumeAt(load<u32>(ticket, T_A));
+  let index = load<u32>(ticket, T_B);
+  let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
+  let slot = load<u32>(ticket, T_C);
+  slotCount = 0;
+  while (slot < used && slotCount < RECORD_DATA_MAX) {
+    if (isLive(ticket, slot)) store<u16>(slotBatch + (slotCount++ << 1), <u16>slot);
+    slot++;
+  }
+  store<u32>(ticket, slot, T_C);
+  if (!slotCount) return false;
+  liveFound += slotCount;
+  planClear(ticket);
+  if (!ranges) store<u32>(ticket, allocateAligned(slotCount << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  for (let i: u32 = 0; i < slotCount; i++) {
+    let block = blockOf(volume, index, load<u16>(slotBatch + (i << 1)));
+    if (ranges) finding(0, KIND_DATA, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+    else planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES);
+  }
+  return true;
+}
+
+function slotsTake(ticket: u32): void {
+  let volume = volumeAt(load<u32>(ticket, T_A));
+  let index = load<u32>(ticket, T_B);
+  let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
+  for (let i: u32 = 0; i < slotCount; i++) {
+    let slot = <u32>load<u16>(slotBatch + (i << 1));
+    let entry = load<u32>(ticket, T_E) + slot * ENTRY_BYTES;
+    let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
+    if (!planResult(ticket, i) && xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) == entrySum(entry)) continue;
+    let block = blockOf(volume, index, slot);
+    finding(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_DATA, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+  }
+  free(load<u32>(ticket, T_D));
+  store<u32>(ticket, 0, T_D);
+}
+
+export function checkEnd(ticket: u32): void {
+  if (rootOwner == ticket) rootHold(0);
+  if (checkpointOwner == ticket) checkpointHold(0);
+  if (load<u32>(ticket, T_D)) free(load<u32>(ticket, T_D));
+  if (load<u32>(ticket, T_E)) free(load<u32>(ticket, T_E));
+}

@@ -1,0 +1,253 @@
+// Compaction: one victim at a time. Its live blocks are read, verified and appended to the survivors' stream as move
+// records; a mapping follows only if it still points at the old place. The segment is free once nothing in it is live,
+// the moves are durable, and it lies before the replay start.
+//
+// choose() is pure: from each segment's live count and age it answers nothing or a victim. Cost-benefit as in Rosenblum and
+// Ousterhout's log-structured file system: (1 − u) · age / (1 + u), age counted in sequences, so that cold garbage is
+// collected early and hot segments are left to empty by themselves.
+
+import { allocateAligned, available, free } from '../std/allocator';
+import { count } from '../std/counters';
+import { xxh64 } from '../std/checksum';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory } from '../abi/status';
+import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_STATE, T_VALUE, planAdd, planClear, planResult } from '../abi/ticket';
+import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
+import { blockSeed } from '../format/key';
+import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
+import {
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, handleOf,
+  offsetOf, segmentOf, volumeAt, volumeCount,
+} from '../log/volumes';
+import {
+  B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
+  slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
+} from '../log/writer';
+import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
+import { admitSurvivor, compactionCount, segmentGain } from './admit';
+import { compactedNote, failedReadOnly, replaySequence } from './mode';
+import { spaceForward } from './state';
+import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake } from './sums';
+
+/** Blocks of the batch that were moved: a field of the flush sub-operation, which compaction does not run. */
+const T_MOVED: usize = T_FLUSH_STATE;
+
+let compacting: bool = false;
+export function isCompacting(): bool { return compacting; }
+
+let chosenVolume: u32 = 0;
+let chosenSegment: u32 = 0;
+
+/**
+ * The best victim, or false. How much garbage makes it worth copying: `eager` 0 a twentieth, 1 anything (somebody waits for
+ * space), 2 a sixteenth (asked for). Volumes that are given back come first, whatever is in them.
+ */
+export function choose(eager: u32): bool {
+  let best: f64 = 0;
+  chosenVolume = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let id = load<u32>(volume, V_ID);
+    let slots = load<u32>(volume, V_DATA_SLOTS);
+    let leaving = load<u32>(volume, V_STATE) != VOLUME_ACTIVE;
+    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
+      let segment = segmentOf(volume, index);
+      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
+      let last = load<u64>(segment, SEG_LAST);
+      let live = liveCount(id, index);
+      if (live == 0 || last > replaySequence) continue;
+      if (!leaving && segmentGain(slots, live) <= 0) continue;
+      let used = <f64>live / <f64>slots;
+      if (!leaving && ((eager == 0 && used > 0.95) || (eager == 2 && segmentGain(slots, live) * 16 < <i32>slots))) continue;
+      let age = <f64>(sequence - last) + 1;
+      let score = ((1 - used) * age) / (1 + used);
+      if (leaving) score = 1e30 - <f64>live;
+      if (score > best) {
+        best = score;
+        chosenVolume = volume;
+        chosenSegment = index;
+      }
+    }
+  }
+  return chosenVolume != 0;
+}
+
+// T_A victim's volume, T_B its segment, T_C slot entries, T_D area of a batch; the batch's slots are kept here, one compaction at a time.
+const batch: usize = memory.data(512);
+let batchCount: u32 = 0;
+let nextSlot: u32 = 0;
+
+export function compactStep(ticket: u32): u32 {
+  while (true) {
+    let state = load<u32>(ticket, T_STATE);
+    if (state == 0) {
+      store<f64>(ticket, 0, T_VALUE);
+      if (compacting || !choose(load<u32>(ticket, T_EPOCH) == 1 ? 2 : 1)) return DONE;
+      compacting = true;
+      let segment = segmentOf(chosenVolume, chosenSegment);
+      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      store<u32>(ticket, chosenVolume, T_A);
+      store<u32>(ticket, chosenSegment, T_B);
+      store<u32>(ticket, 1, T_STATE);
+    } else if (state == 1) {
+      let volume = load<u32>(ticket, T_A);
+      let room = scanRoom(volume) + 65536;
+      if (available() < room) return needMemory(room);
+      planClear(ticket);
+      store<u32>(ticket, scanPlan(ticket, volume, load<u32>(ticket, T_B)), T_D);
+      store<u32>(ticket, 2, T_STATE);
+      return PLAN;
+    } else if (state == 2) {
+      let entries = scanTake(load<u32>(ticket, T_A), load<u32>(ticket, T_B), load<u32>(ticket, T_D), planResult(ticket, 0));
+      store<u32>(ticket, 0, T_D);
+      if (!entries) {
+        store<u32>(ticket, 1, T_STATE);
+        continue;
+      }
+      if (entries == SCAN_FAILED) return spoiled(ticket, ERROR_IO, blockOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B), 0));
+      store<u32>(ticket, entries, T_C);
+      nextSlot = 0;
+      store<u32>(ticket, 3, T_STATE);
+    } else if (state == 3) {
+      // The next live slots: one record's worth.
+      let volume = load<u32>(ticket, T_A);
+      let index = load<u32>(ticket, T_B);
+      let room = RECORD_DATA_MAX * BLOCK_BYTES + 65536;
+      if (available() < room) return needMemory(room);
+      let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
+      batchCount = 0;
+      while (nextSlot < used && batchCount < RECORD_DATA_MAX) {
+        if (isLive(ticket, nextSlot)) store<u16>(batch + (batchCount++ << 1), <u16>nextSlot);
+        nextSlot++;
+      }
+      if (!batchCount) return finish(ticket);
+      let area = allocateAligned(batchCount << BLOCK_SHIFT, BLOCK_BYTES);
+      store<u32>(ticket, area, T_D);
+      planClear(ticket);
+      let first: u32 = 0;
+      for (let i: u32 = 1; i <= batchCount; i++) {
+        if (i < batchCount && load<u16>(batch + (i << 1)) == load<u16>(batch + ((i - 1) << 1)) + 1) continue;
+        let slot = <u32>load<u16>(batch + (first << 1));
+        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, slot)), area + (first << BLOCK_SHIFT), (i - first) << BLOCK_SHIFT);
+        first = i;
+      }
+      store<u32>(ticket, 4, T_STATE);
+      return PLAN;
+    } else if (state == 4) {
+      let volume = load<u32>(ticket, T_A);
+      let index = load<u32>(ticket, T_B);
+      let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
+      for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
+        if (planResult(ticket, i)) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
+      }
+      for (let i: u32 = 0; i < batchCount; i++) {
+        let slot = <u32>load<u16>(batch + (i << 1));
+        let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
+        let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
+        if (xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) != entrySum(entry)) {
+          return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
+        }
+      }
+      // A record names one source: what another victim left open is closed while there is room for a header.
+      let open = openBuffer(STREAM_SURVIVOR);
+      if (open && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
+      store<u32>(ticket, 0, T_MOVED);
+      store<u32>(ticket, 5, T_STATE);
+    } else {
+      let moved = load<u32>(ticket, T_MOVED);
+      while (moved < batchCount) {
+        let status = admitSurvivor(RECORD_MOVE);
+        if (status != DONE) {
+          store<u32>(ticket, moved, T_MOVED);
+          if (status == FAILED) {
+            release(ticket);
+            compactionCount();
+            if (!failedReadOnly) return DONE; // no room to copy into now
+          }
+          return status;
+        }
+        move(ticket, moved++);
+      }
+      store<u32>(ticket, 0, T_MOVED);
+      free(load<u32>(ticket, T_D));
+      store<u32>(ticket, 0, T_D);
+      store<u32>(ticket, 3, T_STATE);
+      // Everything copied in one call is one batch: let others come in between.
+      planClear(ticket);
+      return PLAN;
+    }
+  }
+}
+
+function isLive(ticket: u32, slot: u32): bool {
+  let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
+  let kind = entryKind(entry);
+  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
+  let volume = load<u32>(ticket, T_A);
+  let space = spaceForward(entrySpace(entry));
+  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, load<u32>(ticket, T_B), slot));
+}
+
+function move(ticket: u32, index: u32): void {
+  let slot = <u32>load<u16>(batch + (index << 1));
+  if (!isLive(ticket, slot)) {
+    count(C_MOVE_STALE);
+    return;
+  }
+  let from = load<u32>(ticket, T_A);
+  let fromSegment = load<u32>(ticket, T_B);
+  let fill = load<u64>(segmentOf(from, fromSegment), SEG_FILL);
+  let open = openBuffer(STREAM_SURVIVOR);
+  if (load<u32>(open, B_RECORD) != NO_RECORD && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
+  if (recordRoom(STREAM_SURVIVOR, RECORD_MOVE) == 0) return; // closing left no room: the block stays for another round
+  let buffer = recordEnsure(STREAM_SURVIVOR, RECORD_MOVE);
+  recordSource(buffer, load<u32>(from, V_ID), fromSegment, fill);
+  let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
+  let space = spaceForward(entrySpace(entry));
+  let place = slotsTake(buffer, 1);
+  memory.copy(slotAddress(buffer, place), load<u32>(ticket, T_D) + (index << BLOCK_SHIFT), BLOCK_BYTES);
+  let at = sequenceTake();
+  entryAppend(buffer, ENTRY_MOVED, space, entryBirth(entry), entryBlock(entry), slot, place, 0, at);
+  let volume = load<u32>(buffer, B_VOLUME);
+  tableMove(
+    space, entryBlock(entry), entryBirth(entry), load<u32>(from, V_ID), blockOf(from, fromSegment, slot), load<u32>(volume, V_ID),
+    blockOf(volume, load<u32>(buffer, B_SEGMENT), place), at,
+  );
+  movedCount(1);
+}
+
+function release(ticket: u32): void {
+  let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
+  store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+  if (load<u32>(ticket, T_C)) free(load<u32>(ticket, T_C));
+  if (load<u32>(ticket, T_D)) scanFree(load<u32>(ticket, T_D));
+  compacting = false;
+}
+
+function finish(ticket: u32): u32 {
+  let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
+  // What its entries do not show as live cannot be moved by them: without this it would be chosen for ever.
+  if (liveCount(load<u32>(load<u32>(ticket, T_A), V_ID), load<u32>(ticket, T_B))) markUnlessMoved(segment);
+  release(ticket);
+  count(C_COMPACTED);
+  compactedNote();
+  compactionCount();
+  store<f64>(ticket, 1, T_VALUE);
+  return DONE;
+}
+
+function markUnlessMoved(segment: u32): void {
+  if (leftBehind == segment) store<u8>(segment, load<u8>(segment, SEG_FLAGS) | <u8>SEG_BAD, SEG_FLAGS);
+  leftBehind = segment;
+}
+let leftBehind: u32 = 0;
+
+/** Something in the victim is damaged, or cannot be read now: it stays as it is, and so does the damage, for reads and check to report. */
+function spoiled(ticket: u32, code: u32, block: u32): u32 {
+  let volume = load<u32>(ticket, T_A);
+  let segment = segmentOf(volume, load<u32>(ticket, T_B));
+  if (code == ERROR_CORRUPT) store<u8>(segment, load<u8>(segment, SEG_FLAGS) | <u8>SEG_BAD, SEG_FLAGS);
+  release(ticket);
+  compactionCount();
+  return failAt(code, load<u32>(volume, V_ID), block);
+}

@@ -1,0 +1,452 @@
+// Making the log durable: one flush at a time; whoever comes meanwhile waits and is often covered by it (group commit).
+//
+//   1. Close the open records of both streams; everything up to `target` is final.
+//   2. Write what is ready and not submitted, after the background writes that are in flight.
+//   3. Flush every member that was written to.
+//   4. durableSequence = target; buffers of sealed segments go.
+//
+// A write or flush that failed is never repeated in place, because the kernel may have dropped the dirty pages: the range is abandoned
+// at the last durable slot, every record behind it goes to fresh segments with its old sequences, blocks are
+// hashed for their new places and their mappings follow. A root then names the cut before the flush is acknowledged. If
+// the second attempt fails too, the log turns read-only. A device that ran full is no damage: the flush rejects with
+// NO_SPACE, the records stay readable, the next flush writes them elsewhere.
+
+import { available } from '../std/allocator';
+import { count } from '../std/counters';
+import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
+import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
+import { FLUSH, T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planAdd, planClear, planDevice } from '../abi/ticket';
+import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
+import {
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
+  R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSlots,
+} from '../format/record';
+import { MEMBER_COUNT_MAX } from '../stripe/geometry';
+import {
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_MEMBERS, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE,
+  blockOf, handleOf, offsetOf, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
+} from '../log/volumes';
+import {
+  B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
+  B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
+  headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
+  slotsTake, starts, unflushedBytes,
+} from '../log/writer';
+import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
+import { liveCount, liveDeathSequence } from '../table/live';
+import { tableMove } from '../table/index';
+import { spaceForward } from './state';
+import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
+import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, rootLostSet, flushFailureSet, failedReadOnly, replaySequence } from './mode';
+
+export let flushOwner: u32 = 0;
+/** Result of a background write that failed: the next flush abandons the range. */
+let writeFailed: u32 = 0;
+/** A range was abandoned and no root names the cut yet. */
+let cutsPending: bool = false;
+let pendingAttempt: u32 = 0;
+
+export function dirtyAnywhere(): bool {
+  if (writeFailed || deviceFlushFailed || cutsPending) return true;
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+    if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferReady(buffer)) return true;
+  }
+  return false;
+}
+
+/** Flushes the log; with `everything`, metadata pages too. A sub-operation: any ticket may run it. */
+export function flushRun(ticket: u32, everything: bool): u32 {
+  while (true) {
+    let state = load<u32>(ticket, T_FLUSH_STATE);
+    if (state == 0) {
+      if (failedReadOnly) return fail(ERROR_READ_ONLY);
+      recordClose(0);
+      recordClose(1);
+      store<u64>(ticket, sequence, T_FLUSH_TARGET);
+      store<u32>(ticket, 0, T_FLUSH_ATTEMPT);
+      store<u32>(ticket, 1, T_FLUSH_STATE);
+    } else if (state == 1) {
+      if (failedReadOnly) { store<u32>(ticket, 0, T_FLUSH_STATE); return fail(ERROR_READ_ONLY); }
+      if (flushOwner) return WAIT;
+      let covered = load<u64>(ticket, T_FLUSH_TARGET) <= durableSequence && !cutsPending;
+      if (covered && (!everything || !dirtyAnywhere())) {
+        count(C_FLUSH_GROUPED);
+        store<u32>(ticket, 0, T_FLUSH_STATE);
+        return DONE;
+      }
+      flushOwner = ticket;
+      store<u32>(ticket, 2, T_FLUSH_STATE);
+    } else if (state == 2) {
+      if (inflight()) return WAIT;
+      if (deviceFlushFailed && !writeFailed) writeFailed = RESULT_IO;
+      if (writeFailed) {
+        let status = flushFailed(ticket, writeFailed);
+        if (status != DONE) return status;
+        continue;
+      }
+      recordClose(0);
+      recordClose(1);
+      store<u64>(ticket, sequence, T_FLUSH_TARGET);
+      planClear(ticket);
+      for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+        if (load<u32>(buffer, B_DETACHED)) continue;
+        planWrite(ticket, buffer);
+        store<u32>(buffer, load<u32>(buffer, B_FILL), B_FLUSHING);
+        if (load<u32>(buffer, B_STREAM) < STREAM_META && !load<u32>(buffer, B_SEALED)) store<u64>(buffer, chainOf(load<u32>(buffer, B_STREAM)), B_FLUSHING_CHAIN);
+      }
+      store<u32>(ticket, 3, T_FLUSH_STATE);
+      if (planCountOf(ticket)) return PLAN;
+    } else if (state == 3) {
+      markWritten(ticket);
+      if (load<u32>(ticket, T_RESULT)) {
+        noteFull(ticket);
+        let status = flushFailed(ticket, load<u32>(ticket, T_RESULT));
+        if (status != DONE) return status;
+        continue;
+      }
+      planFlushes(ticket);
+      store<u32>(ticket, 4, T_FLUSH_STATE);
+      if (planCountOf(ticket)) return PLAN;
+    } else if (state == 4) {
+      if (load<u32>(ticket, T_RESULT)) {
+        if (PLANTS && planted == PLANT_FLUSH_RETRIED && load<u32>(ticket, T_FLUSH_ATTEMPT) == 0) {
+          store<u32>(ticket, 1, T_FLUSH_ATTEMPT);
+          planClear(ticket);
+          continue;
+        }
+        for (let i: u32 = 0; i < planCountOf(ticket); i++) {
+          let volume = volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX);
+          store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (planDevice(ticket, i) % MEMBER_COUNT_MAX)), V_DIRTY);
+        }
+        let status = flushFailed(ticket, load<u32>(ticket, T_RESULT));
+        if (status != DONE) return status;
+        continue;
+      }
+      if (deviceFlushFailed) {
+        let status = flushFailed(ticket, RESULT_IO);
+        if (status != DONE) return status;
+        continue;
+      }
+      durableSet(load<u64>(ticket, T_FLUSH_TARGET));
+      pendingAttempt = 0;
+      flushFailureSet(0);
+      compactedFlushed();
+      settle();
+      if (cutsPending) {
+        store<u32>(ticket, 5, T_FLUSH_STATE);
+      } else {
+        return flushEnd(ticket, DONE);
+      }
+    } else if (state == 5) {
+      let status = rootRun(ticket);
+      if (status == FAILED) { count(C_READ_ONLY); return flushEnd(ticket, FAILED); }
+      if (status != DONE) return status;
+      cutsPending = false;
+      return flushEnd(ticket, DONE);
+    } else {
+      // 6: a failure whose records could not be given a new place yet for want of memory
+      let status = flushFailed(ticket, writeFailed);
+      if (status != DONE) return status;
+    }
+  }
+}
+
+function flushEnd(ticket: u32, status: u32): u32 {
+  planClear(ticket);
+  flushOwner = 0;
+  store<u32>(ticket, 0, T_FLUSH_STATE);
+  if (status == DONE) collectFree();
+  return status;
+}
+
+function planCountOf(ticket: u32): u32 {
+  return load<u32>(ticket, 44);
+}
+
+function inflight(): bool {
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) if (load<u32>(buffer, B_INFLIGHT)) return true;
+  return false;
+}
+
+/** Adds the write of what is ready in the buffer, if anything; marks it submitted and its members dirty. */
+function planWrite(ticket: u32, buffer: u32): bool {
+  let from = load<u32>(buffer, B_SUBMITTED);
+  let to = bufferReady(buffer);
+  if (from >= to) return false;
+  let volume = load<u32>(buffer, B_VOLUME);
+  planAdd(ticket, WRITE, handleOf(volume), offsetOf(volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from)), slotAddress(buffer, from), (to - from) << BLOCK_SHIFT);
+  store<u32>(buffer, to, B_SUBMITTED);
+  store<u32>(volume, load<u32>(volume, V_DIRTY) | 1, V_DIRTY);
+  return true;
+}
+
+/** Members that were written to are dirty from when the write ended, whatever was flushed while it was under way. */
+function markWritten(ticket: u32): void {
+  for (let i: u32 = 0; i < planCountOf(ticket); i++) {
+    let handle = planDevice(ticket, i);
+    let volume = volumeById(handle / MEMBER_COUNT_MAX);
+    store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (handle % MEMBER_COUNT_MAX)), V_DIRTY);
+  }
+}
+
+function noteFull(ticket: u32): void {
+  if (load<u32>(ticket, T_RESULT) != RESULT_NO_SPACE) return;
+  count(C_DEVICE_FULL);
+  for (let i: u32 = 0; i < planCountOf(ticket); i++) {
+    if (load<u32>(load<u32>(ticket, 40) + i * 32, 28) == RESULT_NO_SPACE) store<u32>(volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX), 1, V_FULL);
+  }
+}
+
+function planFlushes(ticket: u32): void {
+  planClear(ticket);
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let dirty = load<u32>(volume, V_DIRTY);
+    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+      if (dirty & (1 << member)) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+    }
+    store<u32>(volume, 0, V_DIRTY);
+  }
+}
+
+/** What was written and flushed is durable: sealed buffers go. */
+function settle(): void {
+  let buffer = bufferHead;
+  while (buffer) {
+    let next = load<u32>(buffer, B_NEXT);
+    if (!load<u32>(buffer, B_DETACHED)) {
+      let flushed = load<u32>(buffer, B_FLUSHING);
+      if (flushed > load<u32>(buffer, B_DURABLE)) {
+        store<u32>(buffer, flushed, B_DURABLE);
+        store<u64>(buffer, load<u64>(buffer, B_FLUSHING_CHAIN), B_DURABLE_CHAIN);
+      }
+    }
+    bufferRelease(buffer);
+    buffer = next;
+  }
+}
+
+/** Frees a buffer that nobody needs any more. */
+export function bufferRelease(buffer: u32): void {
+  if (load<u32>(buffer, B_PINS) || load<u32>(buffer, B_INFLIGHT)) return;
+  if (load<u32>(buffer, B_DETACHED)) { bufferFree(buffer); return; }
+  if (!load<u32>(buffer, B_SEALED)) return;
+  if (load<u32>(buffer, B_DURABLE) == load<u32>(load<u32>(buffer, B_VOLUME), V_SEGMENT_BLOCKS)) bufferFree(buffer);
+}
+
+function flushFailed(ticket: u32, result: u32): u32 {
+  // Room for the records once more, and for the segments that they go to.
+  let room: f64 = unflushedBytes() * 1.5 + 65536;
+  for (let i: u32 = 0; i < volumeCount; i++) room += 2 * <f64>bufferBytes(load<u32>(volumeAt(i), V_SEGMENT_BLOCKS));
+  if (<f64>available() < room) {
+    writeFailed = result;
+    store<u32>(ticket, 6, T_FLUSH_STATE);
+    return needMemory(<u32>room);
+  }
+  writeFailed = 0;
+  deviceFlushFailedSet(false);
+  rootLostSet(true);
+  count(C_FLUSH_FAILED);
+  if (result == RESULT_NO_SPACE && !roomElsewhere()) {
+    // Every byte that is not durable is written again by the next flush: nothing rests on what a full device took.
+    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) store<u32>(buffer, load<u32>(buffer, B_DURABLE), B_SUBMITTED);
+    return failEnd(ticket, ERROR_NO_SPACE);
+  }
+  let attempt = pendingAttempt;
+  if (result != RESULT_NO_SPACE) pendingAttempt = attempt + 1;
+  if (attempt > 0 || !abandon()) {
+    count(C_READ_ONLY);
+    failReadOnly();
+    return failEnd(ticket, ERROR_IO);
+  }
+  if (result == RESULT_NO_SPACE) return failEnd(ticket, ERROR_NO_SPACE);
+  store<u32>(ticket, 2, T_FLUSH_STATE);
+  return DONE;
+}
+
+/** Whether a volume that did not run full has several free segments. */
+function roomElsewhere(): bool {
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE && !load<u32>(volume, V_FULL) && load<u32>(volume, V_FREE) > 4) return true;
+  }
+  return false;
+}
+
+function failEnd(ticket: u32, code: u32): u32 {
+  flushFailureSet(code);
+  flushEnd(ticket, FAILED);
+  return fail(code);
+}
+
+/** Moves every record that is not durable to fresh segments. False: there are none, or too many cuts. */
+function abandon(): bool {
+  count(C_RANGE_ABANDONED);
+  recordClose(0);
+  recordClose(1);
+  cutsPending = true;
+  for (let stream: u32 = 0; stream < 2; stream++) if (!abandonStream(stream)) return false;
+  for (let stream = STREAM_META; stream < STREAM_META + 2; stream++) {
+    let buffer = openBuffer(stream);
+    if (buffer && load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) openBufferSet(stream, 0);
+  }
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+    if (load<u32>(buffer, B_STREAM) >= STREAM_META && load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) {
+      store<u32>(buffer, 1, B_DETACHED);
+      detach(buffer);
+    }
+  }
+  checkpointLostSet(true);
+  let buffer = bufferHead;
+  while (buffer) {
+    let next = load<u32>(buffer, B_NEXT);
+    bufferRelease(buffer);
+    buffer = next;
+  }
+  return true;
+}
+
+function detach(buffer: u32): void {
+  let segment = segmentOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT));
+  if (load<u32>(segment, SEG_BUFFER) == buffer) store<u32>(segment, 0, SEG_BUFFER);
+}
+
+function abandonStream(stream: u32): bool {
+  let first: u32 = 0;
+  let last: u32 = 0;
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+    if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
+    if (load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) {
+      if (!first) first = buffer;
+      last = buffer;
+    }
+  }
+  if (!first) return true;
+  let volume = load<u32>(first, B_VOLUME);
+  let index = load<u32>(first, B_SEGMENT);
+  let cutSlot = load<u32>(first, B_DURABLE);
+  if (load<u32>(first, B_SEALED)) cutSlot = min(cutSlot, load<u32>(first, B_USED));
+  chainSet(stream, load<u64>(first, B_DURABLE_CHAIN));
+  openBufferSet(stream, 0);
+  if (!segmentAdvance(stream, true)) return false;
+  let fresh = openBuffer(stream);
+  let freshVolume = load<u32>(fresh, B_VOLUME);
+  let freshSegment = segmentOf(freshVolume, load<u32>(fresh, B_SEGMENT));
+  let segment = segmentOf(volume, index);
+  let freshId = load<u32>(freshVolume, V_ID);
+  let freshFill = load<u64>(freshSegment, SEG_FILL);
+  // A segment of which nothing became durable is not worth a cut of its own: who pointed at it points past it.
+  if (cutSlot != 0 || !cutRedirect(load<u64>(segment, SEG_FILL), freshId, load<u32>(fresh, B_SEGMENT), freshFill)) {
+    if (!cutAdd(load<u32>(volume, V_ID), cutSlot, index, load<u64>(segment, SEG_FILL), freshId, stream, load<u32>(fresh, B_SEGMENT), freshFill)) return false;
+  }
+  for (let buffer = first; ; buffer = load<u32>(buffer, B_NEXT)) {
+    if (load<u32>(buffer, B_STREAM) == stream && !load<u32>(buffer, B_DETACHED)) {
+      let from = buffer == first ? cutSlot : 0;
+      let to = load<u32>(buffer, B_SEALED) ? load<u32>(buffer, B_USED) : load<u32>(buffer, B_FILL);
+      if (!rehome(stream, buffer, from, to)) return false;
+      let old = segmentOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT));
+      store<u8>(old, <u8>SEALED, SEG_STATE);
+      store<u8>(old, 0, SEG_FLAGS);
+      store<u16>(old, <u16>from, SEG_USED);
+      if (sequence > load<u64>(old, SEG_LAST)) store<u64>(old, sequence, SEG_LAST);
+      segmentChanged(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT));
+      store<u32>(buffer, 1, B_DETACHED);
+      detach(buffer);
+    }
+    if (buffer == last) break;
+  }
+  return true;
+}
+
+/** Appends the records in slots [from, to) of an abandoned buffer again, with their sequences, to the stream's new segments. */
+function rehome(stream: u32, old: u32, from: u32, to: u32): bool {
+  let oldVolume = load<u32>(old, B_VOLUME);
+  let oldId = load<u32>(oldVolume, V_ID);
+  let oldFirstBlock = blockOf(oldVolume, load<u32>(old, B_SEGMENT), 0);
+  let slot = from;
+  while (slot < to) {
+    let header = slotAddress(old, slot);
+    let kind = <u32>load<u8>(header, R_KIND);
+    let at = load<u64>(header, R_FIRST);
+    recordClose(stream);
+    if (kind == RECORD_OPERATION) {
+      if (!headerRoom(stream, kind) && !segmentAdvance(stream, true)) return false;
+      operationAppend(header + RECORD_FIXED_BYTES, load<u32>(header, R_PAYLOAD), at);
+    } else {
+      let dataSlot = slot + 1;
+      let entries = <u32>load<u16>(header, R_ENTRIES);
+      for (let i: u32 = 0; i < entries; i++, at++) {
+        let entry = header + RECORD_FIXED_BYTES + i * ENTRY_BYTES;
+        let entryType = entryKind(entry);
+        if (entryType == ENTRY_TRIM ? !headerRoom(stream, kind) : recordRoom(stream, kind) == 0) {
+          if (i) count(C_RECORD_SPLIT);
+          if (!segmentAdvance(stream, true)) return false;
+        }
+        let buffer = recordEnsure(stream, kind);
+        if (kind == RECORD_MOVE) recordSource(buffer, load<u16>(header, R_SOURCE_VOLUME), load<u32>(header, R_SOURCE_SEGMENT), load<u64>(header, R_SOURCE_FILL));
+        if (entryType == ENTRY_TRIM) {
+          entryAppend(buffer, ENTRY_TRIM, entrySpace(entry), entryBirth(entry), entryBlock(entry), 0, 0, entrySum(entry), at);
+        } else {
+          let place = slotsTake(buffer, 1);
+          memory.copy(slotAddress(buffer, place), slotAddress(old, dataSlot), BLOCK_BYTES);
+          entryAppend(buffer, entryType, entrySpace(entry), entryBirth(entry), entryBlock(entry), entrySourceSlot(entry), place, 0, at);
+          let volume = load<u32>(buffer, B_VOLUME);
+          tableMove(
+            spaceForward(entrySpace(entry)), entryBlock(entry), entryBirth(entry), oldId, oldFirstBlock + dataSlot, load<u32>(volume, V_ID),
+            blockOf(volume, load<u32>(buffer, B_SEGMENT), place), sequence,
+          );
+          dataSlot++;
+        }
+      }
+    }
+    slot += recordSlots(header);
+  }
+  recordClose(stream);
+  return true;
+}
+
+/** Background: writes out buffers that have much that is ready, without a flush. */
+export function writeOutRun(ticket: u32, state: u32, blocksMin: u32): u32 {
+  if (state == 0) {
+    planClear(ticket);
+    if (failedReadOnly || writeFailed) return DONE;
+    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+      if (load<u32>(buffer, B_DETACHED)) continue;
+      if (!load<u32>(buffer, B_SEALED) && bufferReady(buffer) - load<u32>(buffer, B_SUBMITTED) < blocksMin) continue;
+      if (planWrite(ticket, buffer)) store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) | 0x80000000, B_INFLIGHT);
+    }
+    return planCountOf(ticket) ? PLAN : DONE;
+  }
+  markWritten(ticket);
+  if (load<u32>(ticket, T_RESULT)) {
+    writeFailed = load<u32>(ticket, T_RESULT);
+    noteFull(ticket);
+  }
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) & 0x7fffffff, B_INFLIGHT);
+  return DONE;
+}
+
+/**
+ * Frees sealed segments that hold nothing live, when reuse is safe: (i) they lie before the replay start of the newest
+ * durable root, (ii) the records that killed or moved their blocks are durable, (iii) no ticket reads them.
+ */
+export function collectFree(): void {
+  if (rootOwner) return; // two roots are candidates until this one is committed
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let id = load<u32>(volume, V_ID);
+    let segments = load<u32>(volume, V_SEGMENT_COUNT);
+    for (let index: u32 = 0; index < segments; index++) {
+      let segment = segmentOf(volume, index);
+      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u32>(segment, SEG_PINS)) continue;
+      if (liveCount(id, index) || load<u64>(segment, SEG_LAST) > replaySequence) continue;
+      if (liveDeathSequence(id, index) > durableSequence && !(PLANTS && planted == PLANT_REUSE_BEFORE_FLUSH)) continue;
+      if (isStart(load<u64>(segment, SEG_FILL))) continue;
+      segmentFree(volume, segment);
+    }
+  }
+}
+
+function isStart(fill: u64): bool {
+  return load<u64>(starts, 8) == fill || load<u64>(starts, 24 + 8) == fill;
+}

@@ -1,0 +1,355 @@
+// Operations, closing, and the jobs in the background: which of them is wanted, and the small ones themselves.
+//
+// In order of urgency: next segments for the streams, writing out, flushing, giving a volume back, checkpoints,
+// merging spaces, compaction. A job that is running is not asked for again.
+
+import { allocate, available, free } from '../std/allocator';
+import { count } from '../std/counters';
+import { PLANT_UNASSIGN_EARLY, planted } from '../std/plant';
+import { DONE, ERROR_IO, FAILED, WAIT, fail, needMemory } from '../abi/status';
+import { T_A, T_G, T_LENGTH, T_LOCK, T_OFFSET, T_SPACE, T_STATE, T_VALUE, ticketCount } from '../abi/ticket';
+import { BLOCK_BYTES } from '../format/constants';
+import { RECORD_OPERATION } from '../format/record';
+import { LIST_BYTES, LIST_STRIDE } from '../format/root';
+import { liveTotal, spaceSizeBytes } from '../table/index';
+import {
+  VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf, volumeAt, volumeCount, volumeTotals,
+} from '../log/volumes';
+import { B_DURABLE, B_FILL, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer, openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBytes, unsubmittedBlocks, B_INFLIGHT, B_PINS } from '../log/writer';
+import { C_VOLUME_RELEASED } from '../log/counting';
+import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
+import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
+import { choose, isCompacting } from './compact';
+import { collectFree, flushRun } from './flush';
+import { MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet, rootWanted, running, runningSet, wantFlush, wantRoot } from './mode';
+import { writeStep } from './readwrite';
+import { homesFresh, homesNote, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
+import { OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult, operationRoom } from './state';
+
+export const JOB_FLUSH: u32 = 7;
+export const JOB_CHECKPOINT: u32 = 9;
+export const JOB_COMPACT: u32 = 10;
+export const JOB_WRITEOUT: u32 = 12;
+export const JOB_ROOT: u32 = 13;
+export const JOB_MERGE: u32 = 14;
+
+const WRITEOUT_BLOCKS: u32 = 256; // 1 MiB
+let checkpointEntries: u64 = 2097152;
+export function checkpointEntriesSet(entries: u32): void { checkpointEntries = entries; }
+
+export function jobBegins(kind: u32): void { runningSet(running | (1 << kind)); }
+export function jobEnds(kind: u32): void {
+  runningSet(running & ~(1 << kind));
+  activity++;
+}
+function idle(kind: u32): bool { return (running & (1 << kind)) == 0; }
+
+let activity: u32 = 1; // tickets ended: something may have changed
+let mergeAsked: bool = true;
+let compactedAt: u64 = 0; // sequence when compaction last found nothing
+let compactionFailed: bool = false;
+let sealedAtCheckpoint: u32 = 0;
+let evacuationSeen: f64 = -1;
+let evacuationActivity: u32 = 0;
+
+/** The kind of ticket that the core wants driven now, or 0. */
+export function backgroundWanted(): u32 {
+  if (mode != MODE_WRITE || failedReadOnly || closing) return 0;
+  if (rootWanted && idle(JOB_ROOT) && !rootOwner) return JOB_ROOT;
+  if (idle(JOB_WRITEOUT) && unsubmittedBlocks() >= WRITEOUT_BLOCKS) return JOB_WRITEOUT;
+  if (flushWanted && idle(JOB_FLUSH)) return JOB_FLUSH;
+  let job = evacuationJob();
+  if (job) return job;
+  if (idle(JOB_CHECKPOINT) && !checkpointOwner) {
+    if (checkpointWanted || sequence - startSequence >= checkpointEntries || sealedCount - sealedAtCheckpoint >= strandedMost()) {
+      sealedAtCheckpoint = sealedCount;
+      return JOB_CHECKPOINT;
+    }
+  }
+  if (mergeAsked && idle(JOB_MERGE) && !checkpointOwner) {
+    if (mergeFind()) return JOB_MERGE;
+    mergeAsked = false;
+  }
+  if (idle(JOB_COMPACT) && !isCompacting() && (spaceWaiters || spaceLow())) {
+    if (spaceWaiters == 0 && wantsVolume() == 1) return 0; // growing comes first, the host is asked
+    if (compactedUnflushed >= 2) return idle(JOB_FLUSH) ? JOB_FLUSH : 0;
+    if (compactionFailed && sequence - compactedAt < 64 && spaceWaiters == 0) return 0;
+    if (choose(spaceWaiters ? 1 : 0)) {
+      compactionFailed = false;
+      return JOB_COMPACT;
+    }
+    compactionFailed = true;
+    compactedAt = sequence;
+    // What could be copied lies in the replay range: a checkpoint puts it before.
+    if (idle(JOB_CHECKPOINT) && !checkpointOwner && sealedCount - sealedAtCheckpoint >= 4) {
+      sealedAtCheckpoint = sealedCount;
+      return JOB_CHECKPOINT;
+    }
+  }
+  return 0;
+}
+
+/** Sealed segments in the replay range that strand too much: an eighth of all. */
+function strandedMost(): u32 {
+  let total: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) total += load<u32>(volumeAt(i), V_SEGMENT_COUNT);
+  return max(total / 8, 4);
+}
+
+// ---- giving a volume back ----------------------------------------------------------------------------------------
+
+function leavingVolume(): u32 {
+  for (let i: u32 = 0; i < volumeCount; i++) if (load<u32>(volumeAt(i), V_STATE) == VOLUME_EVACUATING) return volumeAt(i);
+  return 0;
+}
+
+/** Begins to give a volume back: nothing new goes there. */
+export function evacuate(volume: u32): void {
+  homesNote(false);
+  store<u32>(volume, VOLUME_EVACUATING, V_STATE);
+  homesNote(true);
+  store<u32>(volume, 0, V_RELEASE_COMMITS);
+  volumeTotals();
+  evacuationSeen = -1;
+  for (let stream: u32 = 0; stream < 2; stream++) {
+    let list = nextLists + stream * LIST_STRIDE;
+    let kept: u32 = 0;
+    for (let i: u32 = 0; i < nextCount(stream); i++) {
+      let entry = list + i * LIST_BYTES;
+      if (load<u16>(entry) == <u16>load<u32>(volume, V_ID)) {
+        segmentFree(volume, segmentOf(volume, load<u32>(entry, 4)));
+        continue;
+      }
+      memory.copy(list + kept * LIST_BYTES, entry, LIST_BYTES);
+      kept++;
+    }
+    nextCountSet(stream, kept);
+  }
+}
+
+function openOn(volume: u32): bool {
+  for (let stream: u32 = 0; stream < 4; stream++) if (openBuffer(stream) && load<u32>(openBuffer(stream), B_VOLUME) == volume) return true;
+  return false;
+}
+
+function evacuationJob(): u32 {
+  let volume = leavingVolume();
+  if (!volume) return 0;
+  if (running & ((1 << JOB_ROOT) | (1 << JOB_CHECKPOINT) | (1 << JOB_COMPACT) | (1 << JOB_FLUSH)) || rootOwner || checkpointOwner) return 0;
+  let held = load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE);
+  if (held == 0) {
+    if (load<u32>(volume, V_RELEASE_COMMITS) >= (PLANTS && planted == PLANT_UNASSIGN_EARLY ? <u32>0 : <u32>2)) {
+      store<u32>(volume, VOLUME_RELEASED, V_STATE);
+      count(C_VOLUME_RELEASED);
+      return 0;
+    }
+    // Images of before the last move still name its blocks: they are written anew first.
+    return lastDeath(volume) > startSequence ? JOB_CHECKPOINT : JOB_ROOT;
+  }
+  // The same picture as after the last round: wait until something else happened (a reader's pin goes, say).
+  let picture = <f64>held * 4294967296 + <f64>liveTotal(load<u32>(volume, V_ID)) + (openOn(volume) ? 0.5 : 0);
+  if (picture != evacuationSeen) {
+    evacuationSeen = picture;
+    evacuationFrom = checkpointCount;
+    evacuationActivity = activity;
+  } else if (checkpointCount >= evacuationFrom + 2) {
+    if (activity - evacuationActivity <= 4) return 0; // the ends of the jobs themselves are not news
+    evacuationFrom = checkpointCount;
+    evacuationActivity = activity;
+  }
+  if (openOn(volume)) return JOB_ROOT;
+  if (compactedUnflushed >= 2) return JOB_FLUSH;
+  if (liveTotal(load<u32>(volume, V_ID)) && choose(1)) return JOB_COMPACT;
+  return JOB_CHECKPOINT; // it flushes, moves the replay range and the pages
+}
+let evacuationFrom: f64 = 0;
+
+/** Takes the streams off a volume that is given back. */
+function leaveVolume(volume: u32): u32 {
+  let room: u32 = 4 * bufferBytes(segmentBlocksMost);
+  if (available() < room) return needMemory(room);
+  for (let stream: u32 = 0; stream < 2; stream++) {
+    let buffer = openBuffer(stream);
+    if (buffer && load<u32>(buffer, B_VOLUME) == volume && nextCount(stream)) segmentAdvance(stream, false);
+  }
+  if (checkpointOwner) return DONE;
+  for (let stream = STREAM_META; stream < STREAM_META + 2; stream++) {
+    let buffer = openBuffer(stream);
+    if (!buffer || load<u32>(buffer, B_VOLUME) != volume || load<u32>(buffer, B_DURABLE) != load<u32>(buffer, B_FILL)) continue;
+    if (load<u32>(buffer, B_INFLIGHT) || load<u32>(buffer, B_PINS)) continue;
+    openBufferSet(stream, 0);
+    bufferFree(buffer);
+  }
+  return DONE;
+}
+
+/** ROOT: flush, fill the lists of next segments, commit. */
+export function rootStep(ticket: u32): u32 {
+  while (true) {
+    let state = load<u32>(ticket, T_STATE);
+    if (state == 0) {
+      let status = flushRun(ticket, false);
+      if (status != DONE) return status;
+      store<u32>(ticket, 1, T_STATE);
+    } else if (state == 1) {
+      if (rootOwner) return WAIT;
+      wantRoot(false);
+      listsRenew();
+      store<u32>(ticket, 2, T_STATE);
+    } else if (state == 2) {
+      let status = rootRun(ticket);
+      if (status != DONE) return status;
+      store<u32>(ticket, 3, T_STATE);
+    } else {
+      let volume = leavingVolume();
+      if (volume) {
+        let status = leaveVolume(volume);
+        if (status != DONE) return status;
+      }
+      collectFree();
+      return DONE;
+    }
+  }
+}
+
+export function flushJob(ticket: u32): u32 {
+  if (load<u32>(ticket, T_STATE) == 0) {
+    wantFlush(false);
+    store<u32>(ticket, 1, T_STATE);
+  }
+  let status = flushRun(ticket, true); // pages that an abandoned checkpoint left unflushed count against the bound too
+  if (status == DONE) compactedFlushed();
+  return status;
+}
+
+// ---- operations --------------------------------------------------------------------------------------------------
+
+/** Keeps the payload of an OPERATION, with room for the ids that preparing it adds. */
+export function operationKeep(ticket: u32, payload: usize): void {
+  let copy = allocate(1024);
+  memory.copy(copy, payload, OP_FIXED_BYTES + 256);
+  store<u64>(ticket, copy, T_G);
+}
+
+// T_LOCK: 0 begin, 1 zero the cut part of the last block, 2 apply, 3 flush. T_G the payload.
+export function operationStep(ticket: u32): u32 {
+  let payload = <u32>load<u64>(ticket, T_G);
+  while (true) {
+    let phase = load<u32>(ticket, T_LOCK);
+    if (phase == 0) {
+      store<u32>(ticket, 2, T_LOCK);
+      let code = operationPrepare(payload);
+      if (code) return fail(code);
+      if (load<u16>(payload) == <u16>OP_RESIZE) {
+        let space = load<u32>(payload, 4);
+        let size = load<f64>(payload, 8);
+        let end = ceil<f64>(size / <f64>BLOCK_BYTES) * <f64>BLOCK_BYTES;
+        let old = spaceSizeBytes(space);
+        if (size < old && end > size) {
+          store<u32>(ticket, space, T_SPACE);
+          store<f64>(ticket, size, T_OFFSET);
+          store<f64>(ticket, min(end, old) - size, T_LENGTH);
+          store<u32>(ticket, 1, T_LOCK);
+        }
+      }
+    } else if (phase == 1) {
+      let status = writeStep(ticket, true);
+      if (status != DONE) return status;
+      store<u32>(ticket, 2, T_LOCK);
+    } else if (phase == 2) {
+      let code = operationPrepare(payload);
+      if (code) return fail(code);
+      let room = operationRoom(payload);
+      if (available() < room) return needMemory(room);
+      let status = admit(ticket, RECORD_OPERATION, 0, true);
+      if (status != DONE) return status;
+      perform(payload);
+      store<f64>(ticket, <f64>operationResult, T_VALUE);
+      mergeAsked = true;
+      store<u32>(ticket, 3, T_LOCK);
+    } else {
+      return flushRun(ticket, false);
+    }
+  }
+}
+
+function perform(payload: u32): void {
+  let at = sequenceTake();
+  let bytes = operationBytes(payload);
+  operationAppend(payload, bytes, at);
+  let applied = operationApply(payload, bytes, at);
+  assert(applied);
+}
+
+export function operationEnd(ticket: u32): void {
+  let payload = <u32>load<u64>(ticket, T_G);
+  if (payload) free(payload);
+}
+
+/** MERGE: a space whose only holder is one child goes into it. Not while a checkpoint images either. */
+export function mergeStep(ticket: u32): u32 {
+  if (checkpointOwner || !mergeFind()) return DONE;
+  let payload = <u32>load<u64>(ticket, T_G);
+  if (!payload) {
+    payload = allocate(64);
+    store<u64>(ticket, payload, T_G);
+  }
+  memory.fill(payload, 0, 64);
+  store<u16>(payload, <u16>OP_MERGE);
+  store<u32>(payload, mergeParent, 4);
+  store<u32>(payload, mergeChild, 16);
+  let room = operationRoom(payload);
+  if (available() < room) return needMemory(room);
+  let status = admit(ticket, RECORD_OPERATION, 0, true);
+  if (status == FAILED && !failedReadOnly) return DONE; // no room now: another time
+  if (status != DONE) return status;
+  perform(payload);
+  return DONE;
+}
+
+// ---- closing -----------------------------------------------------------------------------------------------------
+
+// T_A: 0 wait for the others, 1 flush, 2 checkpoint with a clean root. T_STATE is the checkpoint's.
+export function closeStep(ticket: u32): u32 {
+  while (true) {
+    let phase = load<u32>(ticket, T_A);
+    if (phase == 0) {
+      if (mode != MODE_WRITE) {
+        modeSet(MODE_CLOSED);
+        return DONE;
+      }
+      if (ticketCount > 1) return WAIT;
+      if (failedReadOnly) {
+        modeSet(MODE_CLOSED);
+        return unflushedBytes() > 0 ? fail(ERROR_IO) : DONE;
+      }
+      closingSet(true);
+      store<u32>(ticket, 1, T_A);
+    } else if (phase == 1) {
+      let status = flushRun(ticket, false);
+      if (status == FAILED) closingSet(false);
+      if (status != DONE) return status;
+      store<u32>(ticket, 2, T_A);
+    } else if (phase == 3) {
+      // A volume that came to hold roots lately gets the second one too.
+      let status = rootRun(ticket);
+      if (status == FAILED) closingSet(false);
+      if (status != DONE) return status;
+      modeSet(MODE_CLOSED);
+      return DONE;
+    } else {
+      let status = checkpointRun(ticket, true);
+      if (status == FAILED) {
+        rootCleanSet(false);
+        closingSet(false);
+      }
+      if (status != DONE) return status;
+      store<u32>(ticket, 3, T_A);
+      if (!homesFresh()) {
+        modeSet(MODE_CLOSED);
+        return DONE;
+      }
+      continue;
+    }
+  }
+}

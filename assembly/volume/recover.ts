@@ -1,0 +1,672 @@
+// Making an empty log, and opening one.
+//
+//   1. For writing: flush every member before anything else, because what is read may be only in a page cache.
+//   2. Read all root copies; take the newest sound one; heal its slot where a copy is not it.
+//   3. Load the page tree: index pages from the top, then the state, the segment table, the leaves. Each page is verified
+//      against the checksum in its node and read from its second copy when the first fails.
+//   4. Walk both streams from where the checkpoint started: which segments, up to which slot, and the highest
+//      durableSequence that any header or footer names.
+//   5. Replay: merge the streams by sequence up to the first gap. Records beyond the known durable sequence count only if
+//      their data blocks verify. A break at or below it is damage, never the end of the log.
+//   6. Recount what is live. For writing: load the open segments, commit a root with the next incarnation.
+//
+// A segment whose footer is sound is replayed from it (only headers with trims or operations are read as well). One
+// that has none is read whole. The segment that was open when the root was committed may hold a footer of a life whose
+// tail was dropped: it counts only if its incarnation is the root's.
+
+import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { count } from '../std/counters';
+import { xxh64 } from '../std/checksum';
+import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
+import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory } from '../abi/status';
+import { FLUSH, READ, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import {
+  BLOCK_BYTES, VOLUME_NONE,
+} from '../format/constants';
+import { identitySet, pageSeed } from '../format/key';
+
+
+import {
+  CUT_BYTES, LIST_BYTES, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_GENERATION, O_HEIGHT, O_INCARNATION, O_INCARNATION_START, O_KEY, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, ROOT_BAD, ROOT_UNKNOWN, ROOT_VALID, STREAM_BYTES, S_LIST_COUNT, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME, rootVerify,
+} from '../format/root';
+import {
+  FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT, pagePlausible,
+} from '../format/page';
+import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
+import { FREE, SEG_STATE, TABLE_CHUNK, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
+import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
+import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
+
+import { listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
+import { collectFree } from './flush';
+import { MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
+import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
+import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet } from './root';
+import { stateImageRead, stateInitialize } from './state';
+
+import { TREE_ROOM, listReference, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeSize, treeSweep, levelCount } from './tree';
+
+let area: u32 = 0;
+let planCopies: u32 = 0;
+
+// ---- an empty log ------------------------------------------------------------------------------------------------
+
+/** CREATE: `identity` is uuid and key in the exchange buffer. */
+export function createStep(ticket: u32, identity: usize, blocks: u32): u32 {
+  let state = load<u32>(ticket, T_STATE);
+  if (state == 0) {
+    if (available() < 2 * TREE_ROOM) return needMemory(2 * TREE_ROOM);
+    begin(blocks);
+    identitySet(identity, identity + 16);
+    generationSet(1);
+    incarnationSet(1);
+    store<u16>(starts, <u16>VOLUME_NONE);
+    store<u16>(starts + 24, <u16>VOLUME_NONE);
+    store<u32>(ticket, 1, T_STATE);
+  }
+  if (load<u32>(ticket, T_STATE) <= 2) {
+    // Both slots, so that none holds what another log left there.
+    listsRenew();
+    let status = rootRun(ticket);
+    if (status != DONE) return status;
+    store<u32>(ticket, load<u32>(ticket, T_STATE) + 1, T_STATE);
+    if (load<u32>(ticket, T_STATE) == 2) return rootRun(ticket);
+  }
+  modeSet(MODE_WRITE);
+  return DONE;
+}
+
+function begin(blocks: u32): void {
+  tableInitialize(blocks);
+  treeInitialize();
+  stateInitialize();
+}
+
+// ---- opening -----------------------------------------------------------------------------------------------------
+
+const identityWanted: usize = memory.data(16);
+let forWriting: bool = false;
+
+export function openStep(ticket: u32, identity: usize): u32 {
+  while (true) {
+    let state = load<u32>(ticket, T_STATE);
+    if (state == 0) {
+      memory.copy(identityWanted, identity, 16);
+      forWriting = load<u32>(ticket, T_SPACE) == 0;
+      planClear(ticket);
+      store<u32>(ticket, 1, T_STATE);
+      if (forWriting && !(PLANTS && planted == PLANT_NO_FLUSH_AT_OPEN)) {
+        for (let i: u32 = 0; i < volumeCount; i++) {
+          let volume = volumeAt(i);
+          for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+        }
+        return PLAN;
+      }
+    } else if (state == 1) {
+      if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
+      let copies = volumeCount * 4;
+      if (available() < copies * BLOCK_BYTES + 65536) return needMemory(copies * BLOCK_BYTES + 65536);
+      planClear(ticket);
+      area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
+      for (let i: u32 = 0; i < volumeCount; i++) {
+        let volume = volumeAt(i);
+        for (let copy: u32 = 0; copy < 4; copy++) {
+          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+          planAdd(ticket, READ, handleOf(volume), offset, area + (i * 4 + copy) * BLOCK_BYTES, BLOCK_BYTES);
+        }
+      }
+      planCopies = copies;
+      store<u32>(ticket, 2, T_STATE);
+      return PLAN;
+    } else if (state == 2) {
+      let bad = rootChoose(ticket);
+      if (bad) return fail(bad);
+      store<u32>(ticket, 4, T_STATE);
+      if (forWriting && planHeal(ticket)) {
+        count(C_ROOT_HEALED);
+        store<u32>(ticket, 3, T_STATE);
+        return PLAN;
+      }
+      free(area);
+    } else if (state == 3) {
+      if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
+      free(area);
+      planClear(ticket);
+      for (let home: u32 = 0; home < 2; home++) {
+        let volume = rootHome(home);
+        if (volume) planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+      }
+      store<u32>(ticket, 4, T_STATE);
+      return PLAN;
+    } else if (state == 4) {
+      if (available() < 2 * TREE_ROOM) return needMemory(2 * TREE_ROOM);
+      planClear(ticket);
+      rootTake();
+      if (!rootInside(openedRoot) || !treeBegin()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
+      store<u32>(ticket, 5, T_STATE);
+    } else if (state == 5) {
+      let status = treeLoad(ticket);
+      if (status != DONE) return status;
+      if (!loadedState()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
+      store<u32>(ticket, 6, T_STATE);
+      walkBegin();
+    } else if (state == 6) {
+      let status = walkRun(ticket);
+      if (status != DONE) return status;
+      replayBegin();
+      store<u32>(ticket, 7, T_STATE);
+    } else if (state == 7) {
+      let status = replayRun(ticket);
+      if (status != DONE) return status;
+      replayFinish();
+      if (!forWriting) {
+        modeSet(MODE_READ);
+        return DONE;
+      }
+      store<u32>(ticket, 8, T_STATE);
+    } else if (state == 8) {
+      let status = continueRun(ticket);
+      if (status != DONE) return status;
+      incarnationSet(incarnation + 1);
+      incarnationStartSet(sequence);
+      rootCleanSet(false);
+      listsRenew();
+      store<u32>(ticket, 9, T_STATE);
+    } else {
+      let status = rootRun(ticket);
+      if (status != DONE) return status;
+      modeSet(MODE_WRITE);
+      collectFree();
+      return DONE;
+    }
+  }
+}
+
+/** The newest sound root of this log into openedRoot; 0 or an error code. A slot of which no copy is sound is damage. */
+function rootChoose(ticket: u32): u32 {
+  let found = false;
+  let unknown = false;
+  let newest: u64 = 0;
+  let readErrors = false;
+  for (let slot: u32 = 0; slot < 2; slot++) {
+    let bad = false;
+    let sound = false;
+    for (let i: u32 = 0; i < planCopies; i++) {
+      if ((i & 1) != slot) continue;
+      let root = area + i * BLOCK_BYTES;
+      if (planResult(ticket, i)) {
+        bad = true;
+        readErrors = true;
+        continue;
+      }
+      let kind = rootVerify(root, identityWanted);
+      if (kind == ROOT_BAD) bad = true;
+      if (kind == ROOT_UNKNOWN) unknown = true;
+      if (kind != ROOT_VALID) continue;
+      sound = true;
+      if (load<u64>(root, O_GENERATION) > newest) {
+        newest = load<u64>(root, O_GENERATION);
+        memory.copy(openedRoot, root, BLOCK_BYTES);
+        found = true;
+      }
+    }
+    if (bad && !sound) return readErrors ? ERROR_IO : ERROR_CORRUPT;
+  }
+  if (found) return 0;
+  return unknown ? ERROR_UNSUPPORTED : ERROR_NOT_FOUND;
+}
+
+/** Writes the newest root where a copy of its slot is not it. */
+function planHeal(ticket: u32): bool {
+  let slot = <u32>load<u64>(openedRoot, O_GENERATION) & 1;
+  let wrong: u32 = 0;
+  let healing = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
+  memory.copy(healing, openedRoot, BLOCK_BYTES);
+  let plan = false;
+  for (let pass: u32 = 0; pass < 2; pass++) {
+    if (pass && !wrong) break;
+    if (pass) {
+      planClear(ticket);
+      plan = true;
+    }
+    for (let home: u32 = 0; home < 2; home++) {
+      let volume = rootHome(home);
+      if (!volume) continue;
+      let index: u32 = 0;
+      while (volumeAt(index) != volume) index++;
+      for (let back: u32 = 0; back < 2; back++) {
+        let root = area + (index * 4 + back * 2 + slot) * BLOCK_BYTES;
+        let same = true;
+        for (let at: u32 = 0; at < BLOCK_BYTES && same; at += 8) same = load<u64>(root + at) == load<u64>(openedRoot + at);
+        if (same) continue;
+        wrong++;
+        if (pass) planAdd(ticket, WRITE, handleOf(volume), load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
+      }
+    }
+  }
+  if (!plan) free(healing); // else it stays for the write: one block
+  return plan;
+}
+
+
+function rootTake(): void {
+  identitySet(openedRoot + O_UUID, openedRoot + O_KEY);
+  begin(load<u32>(openedRoot, O_LEAF_BLOCKS));
+  generationSet(load<u64>(openedRoot, O_GENERATION));
+  incarnationSet(load<u64>(openedRoot, O_INCARNATION));
+  incarnationStartSet(load<u64>(openedRoot, O_INCARNATION_START));
+  startSequenceSet(load<u64>(openedRoot, O_REPLAY));
+  replaySet(load<u64>(openedRoot, O_REPLAY));
+  durableSet(load<u64>(openedRoot, O_DURABLE));
+  nextFillSet(load<u64>(openedRoot, O_NEXT_FILL));
+  checkpointNumberSet(load<u64>(openedRoot, O_CHECKPOINT));
+  cutCountSet(load<u16>(openedRoot, O_CUT_COUNT));
+  memory.copy(cuts, openedRoot + O_CUTS, <u32>load<u16>(openedRoot, O_CUT_COUNT) * CUT_BYTES);
+  topSet(load<u16>(openedRoot, O_TOP_COUNT), load<u16>(openedRoot, O_HEIGHT), load<u32>(openedRoot, O_NODE_COUNT));
+  memory.copy(topNodes, openedRoot + O_TOP, <u32>load<u16>(openedRoot, O_TOP_COUNT) * NODE_BYTES);
+  for (let stream: u32 = 0; stream < 2; stream++) memory.copy(starts + stream * 24, openedRoot + O_STREAMS + stream * STREAM_BYTES, 24);
+}
+
+// ---- the page tree -----------------------------------------------------------------------------------------------
+
+const BATCH: u32 = 64;
+const batch: usize = memory.data(256); // index in the level of each page of the batch
+let batchCount: u32 = 0;
+let batchArea: u32 = 0;
+let loadLevel: u32 = 0;
+let loadKind: u32 = 0;
+let loadAt: u32 = 0;
+let loadRound: u32 = 0; // 0 nothing read, 1 first copies read, 2 second copies read
+let stateBytes: u32 = 0;
+let stateBuffer: u32 = 0;
+let stateList: u32 = 0;
+let pendingImages: u32 = 0; // images of several fragments, being put together
+
+/** Whether both addresses of a node lie on volumes that are there, and its kind belongs to its level. */
+function nodeInside(at: u32, level: u32): bool {
+  let kind = <u32>load<u8>(at, N_KIND);
+  if (kind == 0) return true;
+  if ((kind == PAGE_INDEX) != (level > 0)) return false;
+  return placeInside(load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A)) && placeInside(load<u16>(at, N_VOLUME_B), load<u32>(at, N_BLOCK_B));
+}
+
+function placeInside(volumeId: u32, block: u32): bool {
+  let volume = volumeById(volumeId);
+  return volume != 0 && block / load<u32>(volume, V_SEGMENT_BLOCKS) < load<u32>(volume, V_SEGMENT_COUNT);
+}
+
+function segmentInside(volumeId: u32, segment: u32, slot: u32): bool {
+  if (volumeId == VOLUME_NONE) return true;
+  let volume = volumeById(volumeId);
+  return volume != 0 && segment < load<u32>(volume, V_SEGMENT_COUNT) && slot <= load<u32>(volume, V_SEGMENT_BLOCKS);
+}
+
+/** Every place that a root names lies on a volume that is there, and no segment belongs to both streams. */
+function rootInside(root: usize): bool {
+  for (let stream: u32 = 0; stream < 2; stream++) {
+    let record = root + O_STREAMS + stream * STREAM_BYTES;
+    if (!segmentInside(load<u16>(record, S_START_VOLUME), load<u32>(record, S_START_SEGMENT), load<u16>(record, S_START_SLOT))) return false;
+    if (!segmentInside(load<u16>(record, S_OPEN_VOLUME), load<u32>(record, S_OPEN_SEGMENT), load<u16>(record, S_OPEN_SLOT))) return false;
+    for (let i: u32 = 0; i < <u32>load<u16>(record, S_LIST_COUNT); i++) {
+      let entry = root + O_LISTS + stream * LIST_STRIDE + i * LIST_BYTES;
+      if (load<u16>(entry) == <u16>VOLUME_NONE || !segmentInside(load<u16>(entry), load<u32>(entry, 4), 0)) return false;
+    }
+    if (!segmentInside(load<u16>(root + O_META + stream * 16), load<u32>(root + O_META + stream * 16, 4), load<u16>(root + O_META + stream * 16, 2))) return false;
+  }
+  for (let i: u32 = 0; i < <u32>load<u16>(root, O_CUT_COUNT); i++) {
+    let cut = root + O_CUTS + i * CUT_BYTES;
+    if (!segmentInside(load<u16>(cut), load<u32>(cut, 4), load<u16>(cut, 2)) || !segmentInside(load<u16>(cut, 16), load<u32>(cut, 20), 0)) return false;
+  }
+  for (let i: u32 = 0; i < rootNames(root, 0); i++) {
+    rootNames(root, 0, i);
+    let volume = namedVolume;
+    let segment = namedSegment;
+    if (volume == VOLUME_NONE) continue;
+    for (let k: u32 = 0; k < rootNames(root, 1); k++) {
+      rootNames(root, 1, k);
+      if (namedVolume == volume && namedSegment == segment) return false;
+    }
+  }
+  return true;
+}
+
+let namedVolume: u32 = 0;
+let namedSegment: u32 = 0;
+/** How many segments a root names for a stream (start, open, list); with `at`, that one. */
+function rootNames(root: usize, stream: u32, at: u32 = 0): u32 {
+  let record = root + O_STREAMS + stream * STREAM_BYTES;
+  let entry = root + O_LISTS + stream * LIST_STRIDE + (at - 2) * LIST_BYTES;
+  namedVolume = at == 0 ? load<u16>(record, S_START_VOLUME) : at == 1 ? load<u16>(record, S_OPEN_VOLUME) : load<u16>(entry);
+  namedSegment = at == 0 ? load<u32>(record, S_START_SEGMENT) : at == 1 ? load<u32>(record, S_OPEN_SEGMENT) : load<u32>(entry, 4);
+  return 2 + <u32>load<u16>(record, S_LIST_COUNT);
+}
+
+function treeBegin(): bool {
+  let height = <u32>load<u16>(openedRoot, O_HEIGHT);
+  let top = <u32>load<u16>(openedRoot, O_TOP_COUNT);
+  let slots = load<u32>(openedRoot, O_NODE_COUNT);
+  let bound: f64 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) bound += <f64>load<u32>(volumeAt(i), V_SEGMENT_COUNT) * <f64>load<u32>(volumeAt(i), V_SEGMENT_BLOCKS);
+  if (<f64>slots > bound || <f64>slots * 64 > 1073741824) return false;
+  treeSize(slots);
+  if (treeHeightNow() != height || levelCount(height) != top) return false;
+  for (let i: u32 = 0; i < top; i++) if (!nodeInside(<u32>(openedRoot + O_TOP) + i * NODE_BYTES, height)) return false;
+  for (let i: u32 = 0; i < top; i++) nodeLoaded(height, i, <u32>(openedRoot + O_TOP) + i * NODE_BYTES);
+  loadLevel = height;
+  loadKind = PAGE_STATE;
+  loadAt = 0;
+  loadRound = 0;
+  gateBegin(1024);
+  return true;
+}
+
+/** Whether the node at this place of the current level is to be read in this pass. */
+function wanted(index: u32): bool {
+  let kind = <u32>load<u8>(node(loadLevel, index), N_KIND);
+  return loadLevel ? kind == PAGE_INDEX : kind == loadKind;
+}
+
+function planPage(ticket: u32, index: u32, into: u32, second: bool): bool {
+  let at = node(loadLevel, index);
+  let volume = volumeById(load<u16>(at + <u32>(second ? N_VOLUME_B : N_VOLUME_A)));
+  let block = load<u32>(at + <u32>(second ? N_BLOCK_B : N_BLOCK_A));
+  if (!volume || block / load<u32>(volume, V_SEGMENT_BLOCKS) >= load<u32>(volume, V_SEGMENT_COUNT)) return false;
+  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), into, BLOCK_BYTES);
+  return true;
+}
+
+// Page slots by descending checkpoint: of several images of one object the first that is met counts.
+let order: u32 = 0;
+function orderMake(): void {
+  let total = levelCount(0);
+  order = allocate(total * 4 + 8);
+  for (let i: u32 = 0; i < total; i++) store<u32>(order + (i << 2), i);
+  // Heapsort with the least checkpoint on top, so that the array ends up descending.
+  for (let i = <i32>(total / 2) - 1; i >= 0; i--) sift(<u32>i, total);
+  for (let last = <i32>total - 1; last > 0; last--) {
+    let top = load<u32>(order);
+    store<u32>(order, load<u32>(order + (last << 2)));
+    store<u32>(order + (last << 2), top);
+    sift(0, <u32>last);
+  }
+}
+
+function orderKey(at: u32): u64 { return nodeCheckpoint(0, load<u32>(order + (at << 2))); }
+
+function sift(from: u32, size: u32): void {
+  let at = from;
+  while (true) {
+    let child = at * 2 + 1;
+    if (child >= size) return;
+    if (child + 1 < size && orderKey(child + 1) < orderKey(child)) child++;
+    if (orderKey(at) <= orderKey(child)) return;
+    let kept = load<u32>(order + (at << 2));
+    store<u32>(order + (at << 2), load<u32>(order + (child << 2)));
+    store<u32>(order + (child << 2), kept);
+    at = child;
+  }
+}
+
+function treeLoad(ticket: u32): u32 {
+  while (true) {
+    if (loadRound == 0) {
+      let pages = min(BATCH, levelCount(loadLevel));
+      let room = pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks);
+      if (available() < room) return needMemory(room);
+      batchCount = 0;
+      if (loadLevel == 0 && loadAt == 0 && !order) {
+        if (available() < levelCount(0) * 4 + 65536) return needMemory(levelCount(0) * 4 + 65536);
+        orderMake();
+      }
+      while (loadAt < levelCount(loadLevel) && batchCount < BATCH) {
+        let index = loadLevel ? loadAt : load<u32>(order + (loadAt << 2));
+        if (wanted(index)) store<u32>(batch + (batchCount++ << 2), index);
+        loadAt++;
+      }
+      if (!batchCount) {
+        if (loadLevel) loadLevel--;
+        else if (loadKind < PAGE_LEAVES) {
+          if (loadKind == PAGE_STATE && !stateTake()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
+          loadKind++;
+        } else {
+          free(order);
+          return DONE;
+        }
+        loadAt = 0;
+        continue;
+      }
+      batchArea = allocateAligned(batchCount * BLOCK_BYTES, BLOCK_BYTES);
+      planClear(ticket);
+      for (let i: u32 = 0; i < batchCount; i++) {
+        // an impossible first address is read as if its copy had failed: from the second
+        if (!planPage(ticket, load<u32>(batch + (i << 2)), batchArea + i * BLOCK_BYTES, false) && !planPage(ticket, load<u32>(batch + (i << 2)), batchArea + i * BLOCK_BYTES, true)) {
+          return failAt(ERROR_CORRUPT, 0xffffffff, 2);
+        }
+      }
+      loadRound = 1;
+      return PLAN;
+    }
+    // Verify; what failed is read from its second copy, once.
+    let again: u32 = 0;
+    let first = loadRound == 1;
+    let firstBad: u32 = 0;
+    let ioError = load<u32>(ticket, T_RESULT) != 0;
+    for (let i: u32 = 0; i < batchCount; i++) {
+      let page = batchArea + i * BLOCK_BYTES;
+      let at = node(loadLevel, load<u32>(batch + (i << 2)));
+      let failed = first && planResult(ticket, i);
+      if (!failed && xxh64(page, BLOCK_BYTES, pageSeed) == load<u64>(at, N_CHECKSUM) && pagePlausible(page, loadLevel ? PAGE_INDEX : loadKind, loadLevel)) continue;
+      if (!again++) {
+        if (first) planClear(ticket);
+        firstBad = at;
+      }
+      if (first && !planPage(ticket, load<u32>(batch + (i << 2)), page, true)) return failAt(ERROR_CORRUPT, load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A));
+      // a page that was zeroed by a failed read must not pass for sound: its old bytes are of no use
+    }
+    if (again) {
+      if (!first) return failAt(ioError ? ERROR_IO : ERROR_CORRUPT, load<u16>(firstBad, N_VOLUME_B), load<u32>(firstBad, N_BLOCK_B));
+      count(C_PAGE_COPY_USED);
+      loadRound = 2;
+      return PLAN;
+    }
+    for (let i: u32 = 0; i < batchCount; i++) {
+      let index = load<u32>(batch + (i << 2));
+      if (!takePage(batchArea + i * BLOCK_BYTES, index)) {
+        let at = node(loadLevel, index);
+        return failAt(ERROR_CORRUPT, load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A));
+      }
+    }
+    free(batchArea);
+    loadRound = 0;
+  }
+}
+
+function takePage(page: u32, index: u32): bool {
+  let total = <u32>load<u16>(page, P_COUNT);
+  if (load<u64>(page, P_CHECKPOINT) != nodeCheckpoint(loadLevel, index)) return false;
+  if (loadLevel) {
+    let below = levelCount(loadLevel - 1);
+    for (let i: u32 = 0; i < total; i++) {
+      let child = index * INDEX_NODES + i;
+      if (child >= below || !nodeInside(page + PAGE_FIXED_BYTES + i * NODE_BYTES, loadLevel - 1)) return false;
+      nodeLoaded(loadLevel - 1, child, page + PAGE_FIXED_BYTES + i * NODE_BYTES);
+    }
+    return true;
+  }
+  let fragment = page + PAGE_FIXED_BYTES;
+  for (let i: u32 = 0; i < total; i++) {
+    let sound = loadKind == PAGE_STATE ? takeState(fragment, index) : loadKind == PAGE_SEGMENTS ? takeSegments(fragment, index) : takeLeaf(fragment, index);
+    if (!sound) return false;
+    fragment += FRAGMENT_BYTES + ((<u32>load<u16>(fragment, G_BYTES) + 7) & ~7);
+  }
+  return true;
+}
+
+// An image in several fragments: u32 next, u32 space, u32 key, u32 count, u32 got, u64 checkpoint (24), u64 applied, u64 uid, then `count` × {u32 slot + 1, u32 bytes, u32 address}.
+const IMAGE_HEAD: u32 = 48;
+function imageFor(fragment: u32): u32 {
+  let space = <u32>load<u16>(fragment, G_SPACE);
+  let key = load<u32>(fragment, G_KEY);
+  let total = <u32>load<u16>(fragment, G_COUNT);
+  for (let image = pendingImages; image; image = load<u32>(image)) {
+    if (load<u32>(image, 4) == space && load<u32>(image, 8) == key && load<u64>(image, 24) == load<u64>(fragment, G_CHECKPOINT)) {
+      return load<u32>(image, 12) == total ? image : 0;
+    }
+  }
+  let image = allocate(IMAGE_HEAD + total * 12);
+  memory.fill(image, 0, IMAGE_HEAD + total * 12);
+  store<u32>(image, pendingImages);
+  store<u32>(image, space, 4);
+  store<u32>(image, key, 8);
+  store<u32>(image, total, 12);
+  store<u64>(image, load<u64>(fragment, G_CHECKPOINT), 24);
+  store<u64>(image, load<u64>(fragment, G_APPLIED), 32);
+  store<u64>(image, load<u64>(fragment, G_UID), 40);
+  pendingImages = image;
+  return image;
+}
+
+function imageUnlink(image: u32): void {
+  if (pendingImages == image) pendingImages = load<u32>(image);
+  else {
+    let walk = pendingImages;
+    while (load<u32>(walk) != image) walk = load<u32>(walk);
+    store<u32>(walk, load<u32>(image));
+  }
+}
+
+/** Adds a fragment; answers the image when it is whole, 1 when it is not yet, 0 when it does not fit. */
+function imageAdd(fragment: u32, slot: u32): u32 {
+  let image = imageFor(fragment);
+  if (!image) return 0;
+  let part = image + IMAGE_HEAD + <u32>load<u16>(fragment, G_INDEX) * 12;
+  if (load<u32>(part)) return 0;
+  let bytes = <u32>load<u16>(fragment, G_BYTES);
+  let copy = allocate(bytes + 8);
+  memory.copy(copy, fragment + FRAGMENT_BYTES, bytes);
+  store<u32>(part, slot + 1);
+  store<u32>(part, bytes, 4);
+  store<u32>(part, copy, 8);
+  store<u32>(image, load<u32>(image, 16) + 1, 16);
+  if (load<u32>(image, 16) < load<u32>(image, 12)) return 1;
+  imageUnlink(image);
+  return image;
+}
+
+let joined: u32 = 0;
+let joinedBytes: u32 = 0;
+let joinedReference: u32 = 0;
+/** Joins a whole image into one piece of memory and makes the reference to its pages. */
+function imageJoin(image: u32): void {
+  let total = load<u32>(image, 12);
+  joinedBytes = 0;
+  for (let i: u32 = 0; i < total; i++) joinedBytes += load<u32>(image + IMAGE_HEAD + i * 12, 4);
+  joined = allocate(joinedBytes + 8);
+  let list = allocate(4 + total * 4);
+  store<u32>(list, total);
+  let at = joined;
+  for (let i: u32 = 0; i < total; i++) {
+    let part = image + IMAGE_HEAD + i * 12;
+    memory.copy(at, load<u32>(part, 8), load<u32>(part, 4));
+    at += load<u32>(part, 4);
+    free(load<u32>(part, 8));
+    slotHold(load<u32>(part) - 1);
+    store<u32>(list + 4 + i * 4, load<u32>(part) - 1);
+  }
+  joinedReference = listReference(list);
+  free(image);
+}
+
+function takeState(fragment: u32, slot: u32): bool {
+  if (stateBuffer) return true; // newer pages come first
+  if (load<u16>(fragment, G_COUNT) == 1) {
+    stateBytes = load<u16>(fragment, G_BYTES);
+    stateBuffer = allocate(stateBytes + 8);
+    memory.copy(stateBuffer, fragment + FRAGMENT_BYTES, stateBytes);
+    slotHold(slot);
+    stateList = slot + 1;
+  } else {
+    let image = imageAdd(fragment, slot);
+    if (image < 2) return image == 1;
+    imageJoin(image);
+    stateBuffer = joined;
+    stateBytes = joinedBytes;
+    stateList = joinedReference;
+  }
+  return true;
+}
+
+let stateFound: bool = false;
+function stateTake(): bool {
+  if (!stateBuffer) {
+    // A log that never had a checkpoint has no pages at all.
+    stateFound = levelCount(0) == 0;
+    return stateFound;
+  }
+  stateFound = stateImageRead(stateBuffer, stateBytes);
+  free(stateBuffer);
+  stateReferenceSet(stateList);
+  return stateFound;
+}
+function loadedState(): bool {
+  while (pendingImages) { // fragments of images that were superseded before they were whole
+    let image = pendingImages;
+    imageUnlink(image);
+    for (let i: u32 = 0; i < load<u32>(image, 12); i++) {
+      let copy = load<u32>(image + IMAGE_HEAD + i * 12, 8);
+      if (copy) free(copy);
+    }
+    free(image);
+  }
+  treeSweep();
+  return stateFound;
+}
+
+function takeSegments(fragment: u32, slot: u32): bool {
+  let key = load<u32>(fragment, G_KEY);
+  let volume = volumeById(key >>> 16);
+  if (!volume) return true; // of a volume that was given back
+  let chunk = key & 0xffff;
+  let total = load<u32>(volume, V_SEGMENT_COUNT);
+  if (load<u16>(fragment, G_COUNT) != 1 || chunk * TABLE_CHUNK >= total) return false;
+  let entries = min(TABLE_CHUNK, total - chunk * TABLE_CHUNK);
+  if (<u32>load<u16>(fragment, G_BYTES) != entries * 24) return false;
+  let item = load<u32>(volume, V_TABLE_IMAGES) + chunk * 8;
+  let had = load<u32>(item);
+  if (had) return true; // newer pages come first
+  slotHold(slot);
+  store<u32>(item, slot + 1);
+  for (let i: u32 = 0; i < entries; i++) {
+    let segment = segmentOf(volume, chunk * TABLE_CHUNK + i);
+    store<u8>(segment, <u8>FREE, SEG_STATE);
+    if (!segmentEntryRead(volume, chunk * TABLE_CHUNK + i, fragment + FRAGMENT_BYTES + i * 24)) return false;
+  }
+  return true;
+}
+
+function takeLeaf(fragment: u32, slot: u32): bool {
+  let space = <u32>load<u16>(fragment, G_SPACE);
+  let key = load<u32>(fragment, G_KEY);
+  if (!spacePointer(space) || spaceUid(space) != load<u64>(fragment, G_UID)) return true; // of a space that is gone
+  if (leafFind(space, key)) return true; // newer pages come first
+  let payload = fragment + FRAGMENT_BYTES;
+  let bytes = <u32>load<u16>(fragment, G_BYTES);
+  let applied = load<u64>(fragment, G_APPLIED);
+  let reference = slot + 1;
+  let whole = load<u16>(fragment, G_COUNT) == 1;
+  if (!whole) {
+    let image = imageAdd(fragment, slot);
+    if (image < 2) return image == 1;
+    imageJoin(image);
+    payload = joined;
+    bytes = joinedBytes;
+    reference = joinedReference;
+  } else slotHold(slot);
+  let sound = leafImageRead(space, key, payload, bytes);
+  if (!whole) free(payload);
+  if (!sound) return false;
+  let leaf = leafFind(space, key);
+  store<u32>(leaf, reference, LEAF_IMAGE);
+  gateSet(leaf, applied);
+  return true;
+}

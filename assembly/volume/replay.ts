@@ -1,0 +1,978 @@
+// The second half of opening: walking the streams, replaying them, and going on where they end. See recover.ts.
+
+import { allocate, allocateAligned, available, free, resize } from '../std/allocator';
+import { count } from '../std/counters';
+import { xxh64 } from '../std/checksum';
+import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
+import { DONE, ERROR_CORRUPT, ERROR_IO, MEMORY, PLAN, fail, failAt, needMemory } from '../abi/status';
+import { FLUSH, READ, T_RESULT, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
+import { blockSeed } from '../format/key';
+import {
+  FOOTER_FIXED_BYTES, F_DURABLE, F_INCARNATION, F_LAST, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS,
+  SLOT_HEADER, footerVerify,
+} from '../format/footer';
+import {
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION, R_KIND,
+  R_PAYLOAD, R_PREVIOUS, R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSequences,
+  recordSlots, recordVerify,
+} from '../format/record';
+import {
+  LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT,
+  S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
+} from '../format/root';
+import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
+import {
+  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS,
+  V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
+} from '../log/volumes';
+import {
+  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
+  footerBuild, incarnation, nextCountSet, sequenceSet, starts,
+} from '../log/writer';
+import {
+  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
+} from '../log/counting';
+import { recordMemory } from './admit';
+import { FILL_MARGIN, cutFind, incarnationStart, openedRoot, startSequence } from './root';
+import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
+import { headersToEntries } from './sums';
+import { metaRecount } from './tree';
+
+export let replayedEntries: f64 = 0;
+
+// A segment of the walk, 48 bytes.
+const W_VOLUME: usize = 0;
+const W_SEGMENT: usize = 4;
+const W_MODE: usize = 8; // 1 from its footer, 2 from its headers
+const W_FIRST: usize = 12; // slot of the first record to replay
+const W_END: usize = 16; // slot behind the last sound record
+const W_FILL: usize = 24; // u64
+const W_CHAIN: usize = 32; // u64, chain at W_FIRST
+const W_CHAIN_END: usize = 40; // u64, chain at W_END
+const W_BYTES: u32 = 48;
+
+const walks: usize = memory.data(8); // per stream: array of items
+const walkCounts: usize = memory.data(8);
+const walkCapacities: usize = memory.data(8);
+function walkCount(stream: u32): u32 { return load<u32>(walkCounts + (stream << 2)); }
+function walkAt(stream: u32, index: u32): u32 { return load<u32>(walks + (stream << 2)) + index * W_BYTES; }
+
+function walkAdd(stream: u32): u32 {
+  let total = walkCount(stream);
+  let capacity = load<u32>(walkCapacities + (stream << 2));
+  if (total == capacity) {
+    capacity = capacity ? capacity * 2 : 16;
+    let items = load<u32>(walks + (stream << 2));
+    store<u32>(walks + (stream << 2), items ? resize(items, capacity * W_BYTES) : allocate(capacity * W_BYTES));
+    store<u32>(walkCapacities + (stream << 2), capacity);
+  }
+  store<u32>(walkCounts + (stream << 2), total + 1);
+  let item = walkAt(stream, total);
+  memory.fill(item, 0, W_BYTES);
+  return item;
+}
+
+let clean: bool = false;
+let stream: u32 = 0;
+let walkState: u32 = 0;
+let area: u32 = 0;
+let nextVolume: u32 = 0; // the segment to walk next: storage volume id, index, fill
+let nextSegment: u32 = 0;
+let nextFill: u64 = 0;
+let firstSlot: u32 = 0;
+let chain: u64 = 0;
+let lastIncarnation: u64 = 0;
+let guessed: bool = false; // the segment to walk follows one without a footer: only its first header can show that it does
+let durableMost: u64 = 0; // the highest durableSequence that anything names
+
+function streamRecord(which: u32): usize { return openedRoot + O_STREAMS + which * STREAM_BYTES; }
+function listEntry(which: u32, index: u32): usize { return openedRoot + O_LISTS + which * LIST_STRIDE + index * LIST_BYTES; }
+
+export function walkBegin(): void {
+  clean = (load<u32>(openedRoot, O_FLAGS) & 1) != 0 && load<u64>(openedRoot, O_END) == startSequence;
+  durableMost = durableSequence;
+  stream = 0;
+  streamBegin();
+}
+
+function streamBegin(): void {
+  let record = streamRecord(stream);
+  nextVolume = load<u16>(record, S_START_VOLUME);
+  nextSegment = load<u32>(record, S_START_SEGMENT);
+  nextFill = load<u64>(record, S_START_FILL);
+  firstSlot = load<u16>(record, S_START_SLOT);
+  chain = load<u64>(record, S_START_CHAIN);
+  lastIncarnation = 0;
+  guessed = false;
+  walkState = 0;
+  if (nextVolume == VOLUME_NONE && !clean) {
+    nextFromList(0);
+    if (nextVolume != VOLUME_NONE) {
+      // From now on that is where the stream starts: the next root's list will be another one.
+      let start = starts + stream * 24;
+      store<u16>(start, <u16>nextVolume);
+      store<u16>(start, 0, 2);
+      store<u32>(start, nextSegment, 4);
+      store<u64>(start, nextFill, 8);
+    }
+  }
+  if (clean) { // nothing to replay: the open segment is where the stream stands
+    nextVolume = load<u16>(record, S_OPEN_VOLUME);
+    if (nextVolume != VOLUME_NONE && volumeById(nextVolume)) {
+      let item = walkAdd(stream);
+      store<u32>(item, volumeById(nextVolume), W_VOLUME);
+      store<u32>(item, load<u32>(record, S_OPEN_SEGMENT), W_SEGMENT);
+      store<u32>(item, 2, W_MODE);
+      store<u32>(item, load<u16>(record, S_OPEN_SLOT), W_FIRST);
+      store<u32>(item, load<u16>(record, S_OPEN_SLOT), W_END);
+      store<u64>(item, load<u64>(record, S_OPEN_FILL), W_FILL);
+      store<u64>(item, load<u64>(record, S_OPEN_CHAIN), W_CHAIN);
+      store<u64>(item, load<u64>(record, S_OPEN_CHAIN), W_CHAIN_END);
+    }
+    nextVolume = VOLUME_NONE;
+  }
+}
+
+/** The segment that the root's list names at `index`, or none. */
+function nextFromList(index: u32): void {
+  nextVolume = VOLUME_NONE;
+  if (index >= <u32>load<u16>(streamRecord(stream), S_LIST_COUNT)) return;
+  let entry = listEntry(stream, index);
+  nextVolume = load<u16>(entry);
+  nextSegment = load<u32>(entry, 4);
+  nextFill = load<u64>(entry, 8);
+}
+
+/** Which segment follows this fill in the root's order (open, then the list); false when the root does not know it. */
+function successorOf(fill: u64): bool {
+  let record = streamRecord(stream);
+  if (load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == fill) {
+    nextFromList(0);
+    return true;
+  }
+  for (let i: u32 = 0; i < <u32>load<u16>(record, S_LIST_COUNT); i++) {
+    if (load<u64>(listEntry(stream, i), 8) == fill) {
+      nextFromList(i + 1);
+      return true;
+    }
+  }
+  return false;
+}
+
+function streamEnd(): void {
+  nextVolume = VOLUME_NONE;
+}
+
+let probeStream: u32 = 0;
+let probeIndex: u32 = 0;
+let probeState: u32 = 0;
+
+/**
+ * Behind the end of a stream: the segments that the root promised to it and that the walk did not reach. What their
+ * headers and footers say to be durable tells a break in the middle of the log, which is damage, from its torn end.
+ */
+function probeRun(ticket: u32): u32 {
+  while (probeStream < 2) {
+    if (probeIndex >= <u32>load<u16>(streamRecord(probeStream), S_LIST_COUNT)) {
+      probeStream++;
+      probeIndex = 0;
+      continue;
+    }
+    let entry = listEntry(probeStream, probeIndex);
+    let fill = load<u64>(entry, 8);
+    let volume = volumeById(load<u16>(entry));
+    let index = load<u32>(entry, 4);
+    if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT) || walked(probeStream, fill)) {
+      probeIndex++;
+      continue;
+    }
+    let id = load<u32>(volume, V_ID);
+    let dataSlots = load<u32>(volume, V_DATA_SLOTS);
+    let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
+    if (probeState == 0) {
+      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536;
+      if (available() < room) return needMemory(room);
+      planClear(ticket);
+      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, dataSlots)), area, footerBlocks << BLOCK_SHIFT);
+      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area + (footerBlocks << BLOCK_SHIFT), BLOCK_BYTES);
+      probeState = 1;
+      return PLAN;
+    }
+    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, id, blockOf(volume, index, 0));
+    if (probeState == 1) {
+      if (footerVerify(area, footerBlocks, id, blockOf(volume, index, dataSlots), dataSlots, fill)) {
+        durableMost = max(durableMost, load<u64>(area, F_DURABLE));
+      } else if (recordVerify(area + (footerBlocks << BLOCK_SHIFT), id, blockOf(volume, index, 0), 0, dataSlots, fill)) {
+        free(area);
+        planClear(ticket);
+        area = allocateAligned(dataSlots << BLOCK_SHIFT, BLOCK_BYTES);
+        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area, dataSlots << BLOCK_SHIFT);
+        probeState = 2;
+        return PLAN;
+      }
+    } else {
+      let slot: u32 = 0;
+      while (slot < dataSlots) {
+        let header = area + (slot << BLOCK_SHIFT);
+        if (!recordVerify(header, id, blockOf(volume, index, slot), slot, dataSlots - slot, fill)) break;
+        durableMost = max(durableMost, load<u64>(header, R_DURABLE));
+        slot += recordSlots(header);
+      }
+    }
+    free(area);
+    probeState = 0;
+    probeIndex++;
+  }
+  return DONE;
+}
+
+function walked(which: u32, fill: u64): bool {
+  for (let i: u32 = 0; i < walkCount(which); i++) if (load<u64>(walkAt(which, i), W_FILL) == fill) return true;
+  return false;
+}
+
+/** Finds the segments of both streams and how far they are sound. */
+export function walkRun(ticket: u32): u32 {
+  while (true) {
+    if (walkState == 0) {
+      if (nextVolume == VOLUME_NONE) {
+        if (stream) return clean ? DONE : probeRun(ticket);
+        stream = 1;
+        streamBegin();
+        continue;
+      }
+      let volume = volumeById(nextVolume);
+      if (!volume || nextSegment >= load<u32>(volume, V_SEGMENT_COUNT) || firstSlot > load<u32>(volume, V_DATA_SLOTS)) {
+        return failAt(ERROR_CORRUPT, nextVolume, 0);
+      }
+      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2;
+      if (available() < room) return needMemory(room);
+      planClear(ticket);
+      if (cutFind(nextFill)) {
+        planWhole(ticket, volume);
+        walkState = 2;
+        return PLAN;
+      }
+      // The footer, and the first header: one of them says whether there is anything.
+      let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
+      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS))), area, footerBlocks << BLOCK_SHIFT);
+      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, 0)), area + (footerBlocks << BLOCK_SHIFT), BLOCK_BYTES);
+      walkState = 1;
+      return PLAN;
+    }
+    if (walkState == 1) {
+      let volume = volumeById(nextVolume);
+      let id = load<u32>(volume, V_ID);
+      let dataSlots = load<u32>(volume, V_DATA_SLOTS);
+      let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
+      let record = streamRecord(stream);
+      let wasOpen = load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == nextFill;
+      if (planResult(ticket, 0)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, dataSlots)); // unreadable is not absent
+      let header = area + (footerBlocks << BLOCK_SHIFT);
+      let any = !planResult(ticket, 1) && recordVerify(header, id, blockOf(volume, nextSegment, 0), 0, dataSlots, nextFill);
+      if (guessed && !planResult(ticket, 1) && (!any || load<u64>(header, R_PREVIOUS) != chain)) {
+        free(area);
+        streamEnd();
+        walkState = 0;
+        continue;
+      }
+      if (guessed && planResult(ticket, 1)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, 0));
+      guessed = false;
+      let sound = footerVerify(area, footerBlocks, id, blockOf(volume, nextSegment, dataSlots), dataSlots, nextFill);
+      if (sound && wasOpen && load<u64>(area, F_INCARNATION) < incarnation && !(PLANTS && planted == PLANT_STALE_INCARNATION)) {
+        count(C_INCARNATION_REFUSED);
+        sound = false;
+      }
+      if (sound && load<u64>(area, F_INCARNATION) > incarnation) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, dataSlots));
+      if (sound) {
+        let used = <u32>load<u16>(area, F_USED);
+        if (firstSlot > used) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, dataSlots));
+        let item = itemAdd(volume, 1, used);
+        chain = load<u64>(area, F_LAST_HEADER);
+        store<u64>(item, chain, W_CHAIN_END);
+        if (load<u64>(area, F_DURABLE) > durableMost) durableMost = load<u64>(area, F_DURABLE);
+        nextVolume = load<u16>(area, F_NEXT_VOLUME);
+        nextSegment = load<u32>(area, F_NEXT_SEGMENT);
+        nextFill = load<u64>(area, F_NEXT_FILL);
+        firstSlot = 0;
+        free(area);
+        walkState = 0;
+        continue;
+      }
+      free(area);
+      planClear(ticket);
+      planWhole(ticket, volume);
+      walkState = 2;
+      return PLAN;
+    }
+    // 2: the whole segment is in memory
+    let volume = volumeById(nextVolume);
+    let id = load<u32>(volume, V_ID);
+    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, 0));
+    count(C_FOOTERLESS_REPLAYED);
+    let cut = cutFind(nextFill);
+    let limit = cut ? <u32>load<u16>(cut, 2) : load<u32>(volume, V_DATA_SLOTS);
+    if (firstSlot > limit) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, limit));
+    let item = itemAdd(volume, 2, 0);
+    let slot = firstSlot;
+    let expected = chain;
+    while (slot < limit) {
+      let header = area + (slot << BLOCK_SHIFT);
+      if (!recordVerify(header, id, blockOf(volume, nextSegment, slot), slot, limit - slot, nextFill)) break;
+      if (load<u64>(header, R_PREVIOUS) != expected) break;
+      if (!incarnationFits(header)) { count(C_INCARNATION_REFUSED); break; }
+      lastIncarnation = load<u64>(header, R_INCARNATION);
+      if (load<u64>(header, R_DURABLE) > durableMost) durableMost = load<u64>(header, R_DURABLE);
+      expected = load<u64>(header, R_CHECKSUM);
+      slot += recordSlots(header);
+    }
+    // Behind a break: sound headers of this fill are no part of the log any more, but what they say to be durable is.
+    for (let behind = slot + 1; behind < limit; behind++) {
+      let header = area + (behind << BLOCK_SHIFT);
+      if (!recordVerify(header, id, blockOf(volume, nextSegment, behind), behind, limit - behind, nextFill)) continue;
+      if (load<u64>(header, R_INCARNATION) == incarnation) durableMost = max(durableMost, load<u64>(header, R_DURABLE));
+    }
+    free(area);
+    chain = expected;
+    store<u32>(item, slot, W_END);
+    store<u64>(item, chain, W_CHAIN_END);
+    if (cut) {
+      if (slot != limit) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, slot));
+      count(C_CUT_FOLLOWED);
+      nextVolume = load<u16>(cut, 16);
+      nextSegment = load<u32>(cut, 20);
+      nextFill = load<u64>(cut, 24);
+    } else if (slot == firstSlot && slot == 0) {
+      streamEnd();
+    } else if (successorOf(nextFill)) {
+      guessed = true;
+    } else if (nextFill >= load<u64>(openedRoot, O_NEXT_FILL) - FILL_MARGIN) {
+      streamEnd(); // taken after this root was written: nothing acknowledged can stand behind it
+    } else {
+      // It was sealed and durable before the root: what follows cannot be found any more.
+      return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS)));
+    }
+    firstSlot = 0;
+    walkState = 0;
+  }
+  return DONE; // not reached; the compiler does not see it
+}
+
+/** A record beyond the last life's end must be of the root's incarnation, and none may be of an older one than the record before. */
+function incarnationFits(header: u32): bool {
+  if (PLANTS && planted == PLANT_STALE_INCARNATION) return true;
+  let own = load<u64>(header, R_INCARNATION);
+  if (own < lastIncarnation || own > incarnation) return false;
+  return load<u64>(header, R_FIRST) <= incarnationStart || own >= incarnation;
+}
+
+function itemAdd(volume: u32, mode: u32, end: u32): u32 {
+  let item = walkAdd(stream);
+  store<u32>(item, volume, W_VOLUME);
+  store<u32>(item, nextSegment, W_SEGMENT);
+  store<u32>(item, mode, W_MODE);
+  store<u32>(item, firstSlot, W_FIRST);
+  store<u32>(item, end, W_END);
+  store<u64>(item, nextFill, W_FILL);
+  store<u64>(item, chain, W_CHAIN);
+  return item;
+}
+
+function planWhole(ticket: u32, volume: u32): void {
+  let blocks = load<u32>(volume, V_DATA_SLOTS);
+  area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
+  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, 0)), area, blocks << BLOCK_SHIFT);
+}
+
+// ---- replay: a cursor per stream ---------------------------------------------------------------------------------
+
+const K_ITEM: usize = 0;
+const K_SLOT: usize = 4;
+const K_AREA: usize = 8; // footer, or the whole segment
+const K_HEADER: usize = 12; // header block of the record at hand (mode 1, with other operations)
+const K_DATA: usize = 16; // its data blocks (mode 1, to be verified)
+const K_STATE: usize = 20; // 0 to load, 1 record at hand, 2 at the end, 3 footer read planned, 4 header read planned, 5 data read planned
+const K_PLAN: usize = 24; // index of the read in the plan
+const K_FIRST: usize = 32; // u64, of the record at hand
+const K_COUNT: usize = 40; // sequences of it
+const K_BLOCKS: usize = 44; // data blocks of it
+const K_VERIFIED: usize = 48;
+const K_CHAIN: usize = 56; // u64, chain behind the last applied record
+const K_INCARNATION: usize = 64; // u64, of the record at hand
+const cursors: usize = memory.data(144, 8);
+function cursor(which: u32): usize { return cursors + which * 72; }
+
+let applied: u64 = 0;
+let appliedIncarnation: u64 = 0;
+let stopVolume: u32 = 0xffffffff;
+let stopBlock: u32 = 0;
+let lastStream: u32 = 0;
+
+export function replayBegin(): void {
+  memory.fill(cursors, 0, 144);
+  applied = clean ? load<u64>(openedRoot, O_END) : startSequence;
+  appliedIncarnation = 0;
+  for (let which: u32 = 0; which < 2; which++) {
+    if (walkCount(which) == 0) store<u32>(cursor(which), 2, K_STATE);
+    else {
+      let item = walkAt(which, 0);
+      store<u32>(cursor(which), load<u32>(item, W_FIRST), K_SLOT);
+      store<u64>(cursor(which), load<u64>(item, W_CHAIN), K_CHAIN);
+    }
+  }
+}
+
+function stop(which: u32): void {
+  let at = cursor(which);
+  if (load<u32>(at, K_STATE) == 2) return;
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  stopVolume = load<u32>(load<u32>(item, W_VOLUME), V_ID);
+  stopBlock = blockOf(load<u32>(item, W_VOLUME), load<u32>(item, W_SEGMENT), load<u32>(at, K_SLOT));
+  drop(at);
+  store<u32>(at, 2, K_STATE);
+}
+
+function drop(at: usize): void {
+  if (load<u32>(at, K_AREA)) free(load<u32>(at, K_AREA));
+  store<u32>(at, 0, K_AREA);
+  dropRecord(at);
+}
+
+function dropRecord(at: usize): void {
+  if (load<u32>(at, K_HEADER)) free(load<u32>(at, K_HEADER));
+  if (load<u32>(at, K_DATA)) free(load<u32>(at, K_DATA));
+  store<u32>(at, 0, K_HEADER);
+  store<u32>(at, 0, K_DATA);
+  store<u32>(at, 0, K_VERIFIED);
+}
+
+export function replayRun(ticket: u32): u32 {
+  // What was read is taken before anything new is planned.
+  for (let which: u32 = 0; which < 2; which++) {
+    let at = cursor(which);
+    let state = load<u32>(at, K_STATE);
+    if (state < 3) continue;
+    let status = advance(ticket, which, at);
+    if (status != DONE) return status;
+  }
+  assert(planned == 0);
+  planClear(ticket);
+  while (true) {
+    // Bring both cursors to a record, or to the end of their stream.
+    let plans = false;
+    for (let which: u32 = 0; which < 2; which++) {
+      let at = cursor(which);
+      while (true) {
+        let state = load<u32>(at, K_STATE);
+        if (state == 1 || state == 2) break;
+        let status = advance(ticket, which, at);
+        if (status == DONE) continue;
+        if (status == PLAN || (status == MEMORY && plans)) { plans = true; break; }
+        return status;
+      }
+    }
+    if (plans) return PLAN;
+    let a = cursor(0);
+    let b = cursor(1);
+    let hasA = load<u32>(a, K_STATE) == 1;
+    let hasB = load<u32>(b, K_STATE) == 1;
+    if (!hasA && !hasB) return replayEnd();
+    let which: u32 = hasA ? 0 : 1;
+    if (hasA && hasB) {
+      count(C_STREAM_MERGE);
+      let firstA = load<u64>(a, K_FIRST);
+      let firstB = load<u64>(b, K_FIRST);
+      if (firstB < firstA || (firstA == firstB && load<u64>(b, K_INCARNATION) > load<u64>(a, K_INCARNATION))) which = 1;
+    }
+    let at = cursor(which);
+    if (load<u64>(at, K_FIRST) != applied + 1) {
+      // Behind: left over from another life. Ahead: something before it is missing, and so is all that follows.
+      count(C_TAIL_GAP);
+      stop(which);
+      continue;
+    }
+    let own = load<u64>(at, K_INCARNATION);
+    if (own < appliedIncarnation && !(PLANTS && planted == PLANT_STALE_INCARNATION)) {
+      count(C_INCARNATION_REFUSED);
+      stop(which);
+      continue;
+    }
+    let last = applied + <u64>load<u32>(at, K_COUNT);
+    if (last > durableMost && !load<u32>(at, K_VERIFIED)) {
+      let status = verifyData(ticket, which, at);
+      if (status == PLAN) return PLAN;
+      if (status != DONE) return status;
+      if (load<u32>(at, K_STATE) != 1) continue; // it did not verify: the log ends before it
+    }
+    let room = recordMemory(160) + 300 * leafRoom();
+    if (available() < room) return needMemory(room);
+    let status = apply(which, at);
+    if (status != DONE) return status;
+    applied = last;
+    appliedIncarnation = own;
+    lastStream = which;
+    replayedEntries += <f64>load<u32>(at, K_COUNT);
+  }
+}
+
+let planned: u32 = 0; // reads of the plan at hand that no cursor has taken yet
+
+function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32): void {
+  if (planned == 0) planClear(ticket);
+  store<u32>(at, load<u32>(ticket, 44), K_PLAN);
+  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), into, blocks << BLOCK_SHIFT);
+  planned++;
+}
+
+function readTaken(ticket: u32, at: usize): u32 {
+  planned--;
+  return planResult(ticket, load<u32>(at, K_PLAN));
+}
+
+/** One step of a cursor towards its next record. DONE: look at its state again; PLAN: a read was planned. */
+function advance(ticket: u32, which: u32, at: usize): u32 {
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  let volume = load<u32>(item, W_VOLUME);
+  let index = load<u32>(item, W_SEGMENT);
+  let mode = load<u32>(item, W_MODE);
+  let state = load<u32>(at, K_STATE);
+  let slot = load<u32>(at, K_SLOT);
+  if (state == 3) {
+    if (readTaken(ticket, at)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+    if (mode == 1) { // what was read now must be what was verified before
+      let dataSlots = load<u32>(volume, V_DATA_SLOTS);
+      let footerBlock = blockOf(volume, index, dataSlots);
+      if (!footerVerify(load<u32>(at, K_AREA), load<u32>(volume, V_FOOTER_BLOCKS), load<u32>(volume, V_ID), footerBlock, dataSlots, load<u64>(item, W_FILL))) {
+        return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), footerBlock);
+      }
+    }
+    store<u32>(at, 0, K_STATE);
+    return DONE;
+  }
+  if (state == 5) {
+    if (readTaken(ticket, at)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, slot + 1));
+    store<u32>(at, 1, K_STATE);
+    return DONE;
+  }
+  if (state == 4) {
+    let bad = readTaken(ticket, at);
+    let header = load<u32>(at, K_HEADER);
+    let left = load<u32>(item, W_END) - slot;
+    if (bad || !recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
+      // Its footer vouches for it, so below the durable sequence this is damage; above it the log ends here.
+      if (bad) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, slot));
+      count(C_TAIL_TORN);
+      stop(which);
+      return DONE;
+    }
+    take(at, header);
+    return DONE;
+  }
+  if (slot >= load<u32>(item, W_END)) {
+    drop(at);
+    if (load<u32>(at, K_ITEM) + 1 >= walkCount(which)) {
+      store<u32>(at, 2, K_STATE);
+      return DONE;
+    }
+    store<u32>(at, load<u32>(at, K_ITEM) + 1, K_ITEM);
+    store<u32>(at, load<u32>(walkAt(which, load<u32>(at, K_ITEM)), W_FIRST), K_SLOT);
+    return DONE;
+  }
+  if (!load<u32>(at, K_AREA)) {
+    let blocks = mode == 1 ? load<u32>(volume, V_FOOTER_BLOCKS) : load<u32>(item, W_END);
+    let room = (blocks << BLOCK_SHIFT) + 65536;
+    if (available() < room) return needMemory(room);
+    store<u32>(at, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), K_AREA);
+    planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks);
+    store<u32>(at, 3, K_STATE);
+    return PLAN;
+  }
+  if (mode == 2) {
+    let header = load<u32>(at, K_AREA) + (slot << BLOCK_SHIFT);
+    let left = load<u32>(item, W_END) - slot;
+    if (!recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
+      return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, slot)); // it was sound a moment ago
+    }
+    take(at, header);
+    return DONE;
+  }
+  let entry = load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
+  if (entryKind(entry) != SLOT_HEADER) return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, slot));
+  if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
+    if (available() < 65536) return needMemory(65536);
+    store<u32>(at, allocateAligned(BLOCK_BYTES, BLOCK_BYTES), K_HEADER);
+    planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1);
+    store<u32>(at, 4, K_STATE);
+    return PLAN;
+  }
+  store<u64>(at, load<u64>(entry, 16), K_FIRST);
+  store<u32>(at, load<u16>(entry, 2), K_COUNT);
+  store<u32>(at, load<u16>(entry, 2), K_BLOCKS);
+  store<u64>(at, load<u32>(entry, 4), K_INCARNATION);
+  store<u32>(at, 1, K_STATE);
+  return DONE;
+}
+
+function take(at: usize, header: u32): void {
+  store<u64>(at, load<u64>(header, R_FIRST), K_FIRST);
+  store<u32>(at, recordSequences(header), K_COUNT);
+  store<u32>(at, load<u16>(header, R_DATA), K_BLOCKS);
+  store<u64>(at, load<u64>(header, R_INCARNATION), K_INCARNATION);
+  store<u32>(at, 1, K_STATE);
+}
+
+/** Checks the data blocks of a record that nobody vouches for. DONE with the cursor at its end when they are not sound. */
+function verifyData(ticket: u32, which: u32, at: usize): u32 {
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  let volume = load<u32>(item, W_VOLUME);
+  let index = load<u32>(item, W_SEGMENT);
+  let slot = load<u32>(at, K_SLOT);
+  let blocks = load<u32>(at, K_BLOCKS);
+  let data: u32 = 0;
+  // From a footer the header is read too: a footer may have reached the disk without it, and the log cannot go on behind that.
+  if (load<u32>(item, W_MODE) == 2) data = load<u32>(at, K_AREA) + ((slot + 1) << BLOCK_SHIFT);
+  else {
+    if (!load<u32>(at, K_DATA)) {
+      let room = ((blocks + 1) << BLOCK_SHIFT) + 65536;
+      if (available() < room) return needMemory(room);
+      store<u32>(at, allocateAligned((blocks + 1) << BLOCK_SHIFT, BLOCK_BYTES), K_DATA);
+      planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1);
+      store<u32>(at, 5, K_STATE);
+      return PLAN;
+    }
+    let first = load<u32>(at, K_DATA);
+    if (!recordVerify(first, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, load<u32>(item, W_END) - slot, load<u64>(item, W_FILL))) {
+      count(C_TAIL_TORN);
+      stop(which);
+      return DONE;
+    }
+    data = first + BLOCK_BYTES;
+  }
+  let header = headerOf(item, at);
+  let fill = load<u64>(item, W_FILL);
+  let place: u32 = 0;
+  let entries = header ? <u32>load<u16>(header, R_ENTRIES) : blocks;
+  for (let i: u32 = 0; i < entries && place < blocks; i++) {
+    let entry = header ? header + RECORD_FIXED_BYTES + i * ENTRY_BYTES : load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + (slot + 1 + i) * ENTRY_BYTES;
+    if (entryKind(entry) == ENTRY_TRIM) continue;
+    let seed = blockSeed(fill, slot + 1 + place, entryBlock(entry), entryBirth(entry));
+    if (xxh64(data + (place << BLOCK_SHIFT), BLOCK_BYTES, seed) != entrySum(entry)) {
+      count(C_TAIL_DATA_BAD);
+      stop(which);
+      return DONE;
+    }
+    place++;
+  }
+  store<u32>(at, 1, K_VERIFIED);
+  return DONE;
+}
+
+/** The header of the record at hand, where it is in memory; 0 where its footer stands for it. */
+function headerOf(item: u32, at: usize): u32 {
+  if (load<u32>(item, W_MODE) == 2) return load<u32>(at, K_AREA) + (load<u32>(at, K_SLOT) << BLOCK_SHIFT);
+  return load<u32>(at, K_HEADER);
+}
+
+function apply(which: u32, at: usize): u32 {
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  let volume = load<u32>(item, W_VOLUME);
+  let id = load<u32>(volume, V_ID);
+  let index = load<u32>(item, W_SEGMENT);
+  let slot = load<u32>(at, K_SLOT);
+  let first = load<u64>(at, K_FIRST);
+  let blocks = load<u32>(at, K_BLOCKS);
+  let header = headerOf(item, at);
+  let block = blockOf(volume, index, slot);
+  let kind: u32 = 0;
+  if (header) kind = load<u8>(header, R_KIND);
+  if (kind == RECORD_OPERATION) {
+    let payload = header + RECORD_FIXED_BYTES;
+    let bytes = load<u32>(header, R_PAYLOAD);
+    if (!payloadBytes(payload, 3840)) return failAt(ERROR_CORRUPT, id, block);
+    let room = operationRoom(payload);
+    if (available() < room) return needMemory(room);
+    if (!operationApply(payload, bytes, first)) return failAt(ERROR_CORRUPT, id, block);
+  } else {
+    let footerEntry = header ? 0 : load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
+    let move = header ? kind == RECORD_MOVE : (load<u8>(footerEntry, 1) & <u8>SLOT_FLAG_MOVE) != 0;
+    let sourceVolume: u32 = 0;
+    let sourceBlock: u32 = 0;
+    if (move) {
+      sourceVolume = header ? <u32>load<u16>(header, R_SOURCE_VOLUME) : <u32>load<u16>(footerEntry, 8);
+      let from = volumeById(sourceVolume);
+      // The volume may have been given back since: then the image has the move already, and this changes nothing.
+      if (from) sourceBlock = (header ? load<u32>(header, R_SOURCE_SEGMENT) : load<u32>(footerEntry, 10)) * load<u32>(from, V_SEGMENT_BLOCKS);
+    }
+    let entries = header ? <u32>load<u16>(header, R_ENTRIES) : blocks;
+    let place = block + 1;
+    for (let i: u32 = 0; i < entries; i++) {
+      let entry = header ? header + RECORD_FIXED_BYTES + i * ENTRY_BYTES : footerEntry + (1 + i) * ENTRY_BYTES;
+      let space = entrySpace(entry);
+      let sequence = first + <u64>i;
+      if (move) {
+        space = spaceForward(space);
+        if (spacePointer(space)) {
+          tableMove(space, entryBlock(entry), entryBirth(entry), sourceVolume, sourceBlock + entrySourceSlot(entry), id, place, sequence);
+        }
+        place++;
+        continue;
+      }
+      let beyond = entryBlock(entry) + (entryKind(entry) == ENTRY_TRIM ? entrySum(entry) : 1) > <u64>0xfffffffe * <u64>leafBlocks;
+      if (!spacePointer(space) || entryBirth(entry) != epoch || beyond) return failAt(ERROR_CORRUPT, id, block);
+      if (entryKind(entry) == ENTRY_TRIM) {
+        if (entrySum(entry) > 300 * <u64>leafBlocks) return failAt(ERROR_CORRUPT, id, block);
+        tableTrim(space, entryBlock(entry), entrySum(entry), entryBirth(entry), sequence);
+      } else {
+        tablePut(space, entryBlock(entry), id, place, entryBirth(entry), sequence);
+        place++;
+      }
+    }
+  }
+  // The segment's own record: it is in the replay range.
+  let segment = segmentOf(volume, index);
+  let last = first + <u64>load<u32>(at, K_COUNT) - 1;
+  if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u64>(segment, SEG_FILL) != load<u64>(item, W_FILL)) {
+    store<u8>(segment, <u8>SEALED, SEG_STATE);
+    store<u64>(segment, load<u64>(item, W_FILL), SEG_FILL);
+    store<u64>(segment, first, SEG_FIRST);
+    store<u8>(segment, <u8>which, SEG_STREAM);
+  }
+  if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
+  slot += 1 + blocks;
+  store<u64>(segment, last, SEG_LAST);
+  store<u16>(segment, <u16>slot, SEG_USED);
+  let whole = load<u32>(item, W_MODE) == 1 && slot == load<u32>(item, W_END);
+  store<u8>(segment, whole ? <u8>SEG_HAS_FOOTER : 0, SEG_FLAGS);
+  segmentChanged(volume, index);
+  store<u32>(at, slot, K_SLOT);
+  if (load<u32>(item, W_MODE) == 2) store<u64>(at, load<u64>(header, R_CHECKSUM), K_CHAIN);
+  else if (header) store<u64>(at, load<u64>(header, R_CHECKSUM), K_CHAIN);
+  else store<u64>(at, 0, K_CHAIN); // unknown in the middle of a footer; known again at its end
+  if (slot == load<u32>(item, W_END)) store<u64>(at, load<u64>(item, W_CHAIN_END), K_CHAIN);
+  dropRecord(at);
+  store<u32>(at, 0, K_STATE);
+  return DONE;
+}
+
+/** Both streams have ended. A log that ends before what is known to be durable is damaged. */
+function replayEnd(): u32 {
+  if (applied < durableMost && !(PLANTS && planted == PLANT_BAD_RECORD_ENDS_LOG)) {
+    return failAt(ERROR_CORRUPT, stopVolume, stopBlock);
+  }
+  return DONE;
+}
+
+export function replayFinish(): void {
+  gateEnd();
+  sequenceSet(applied);
+  durableSet(applied);
+  tableRecount();
+  metaRecount(false);
+  // Where replay starts is not free, even if nothing in it counts.
+  for (let which: u32 = 0; which < 2; which++) {
+    let volume = volumeById(load<u16>(starts + which * 24));
+    if (!volume) continue;
+    let segment = segmentOf(volume, load<u32>(starts + which * 24, 4));
+    if (load<u8>(segment, SEG_STATE) != <u8>FREE) continue;
+    store<u8>(segment, <u8>SEALED, SEG_STATE);
+    store<u64>(segment, load<u64>(starts + which * 24, 8), SEG_FILL);
+  }
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let id = load<u32>(volume, V_ID);
+    let unused: u32 = 0;
+    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
+      let segment = segmentOf(volume, index);
+      if (load<u32>(segment, SEG_META_LIVE)) store<u8>(segment, <u8>META, SEG_STATE);
+      else if (load<u8>(segment, SEG_STATE) == <u8>FREE) {
+        if (liveCount(id, index)) store<u8>(segment, <u8>SEALED, SEG_STATE); // referred to, whatever the table says
+        else unused++;
+      }
+    }
+    store<u32>(volume, unused, V_FREE);
+  }
+  volumeTotals();
+}
+
+// ---- going on ----------------------------------------------------------------------------------------------------
+
+let continueState: u32 = 0;
+
+/** Where a stream stands: its last segment with a record, or the empty one that follows a sealed segment. */
+function standing(which: u32): u32 {
+  let total = walkCount(which);
+  if (!total) return 0;
+  let at = cursor(which);
+  let item = load<u32>(at, K_ITEM);
+  // Behind the last record of a sealed segment: the one that its footer names goes on.
+  while (load<u32>(walkAt(which, item), W_MODE) == 1 && load<u32>(at, K_SLOT) == load<u32>(walkAt(which, item), W_END) && item + 1 < total) {
+    item++;
+    store<u32>(at, item, K_ITEM);
+    store<u32>(at, load<u32>(walkAt(which, item), W_FIRST), K_SLOT);
+  }
+  return walkAt(which, item);
+}
+
+let mendStream: u32 = 0;
+let mendItem: u32 = 0;
+let mendState: u32 = 0;
+
+/**
+ * A segment that the stream went on from, whose footer was lost with the tail, gets it now: the next root names a later
+ * segment as the open one, and only a footer tells what follows.
+ */
+function mendFooters(ticket: u32): u32 {
+  while (mendStream < 2) {
+    if (!walkCount(mendStream) || mendItem >= load<u32>(cursor(mendStream), K_ITEM)) {
+      mendStream++;
+      mendItem = 0;
+      continue;
+    }
+    let item = walkAt(mendStream, mendItem);
+    if (mendState == 0 && (load<u32>(item, W_MODE) == 1 || cutFind(load<u64>(item, W_FILL)))) {
+      mendItem++;
+      continue;
+    }
+    let volume = load<u32>(item, W_VOLUME);
+    let index = load<u32>(item, W_SEGMENT);
+    let used = load<u32>(item, W_END);
+    let dataSlots = load<u32>(volume, V_DATA_SLOTS);
+    let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
+    if (mendState == 0) {
+      let room: u32 = 2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
+      if (available() < room) return needMemory(room);
+      planClear(ticket);
+      area = allocateAligned((used + footerBlocks) << BLOCK_SHIFT, BLOCK_BYTES);
+      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area, used << BLOCK_SHIFT);
+      mendState = 1;
+      return PLAN;
+    }
+    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+    if (mendState == 1) {
+      let entries = allocate(used * ENTRY_BYTES + 8);
+      if (headersToEntries(area, volume, index, used, load<u64>(item, W_FILL), entries) != used) {
+        return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+      }
+      let next = walkAt(mendStream, mendItem + 1);
+      let footer = area + (used << BLOCK_SHIFT);
+      memory.fill(footer, 0, footerBlocks << BLOCK_SHIFT);
+      footerBuild(
+        footer, volume, index, mendStream, used, entries, load<u64>(item, W_CHAIN_END), load<u32>(next, W_VOLUME), load<u32>(next, W_SEGMENT),
+        load<u64>(next, W_FILL),
+      );
+      free(entries);
+      planClear(ticket);
+      planAdd(ticket, WRITE, handleOf(volume), offsetOf(volume, blockOf(volume, index, dataSlots)), footer, footerBlocks << BLOCK_SHIFT);
+      mendState = 2;
+      return PLAN;
+    }
+    if (mendState == 2) {
+      planClear(ticket);
+      planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+      mendState = 3;
+      return PLAN;
+    }
+    let segment = segmentOf(volume, index);
+    store<u8>(segment, load<u8>(segment, SEG_FLAGS) | <u8>SEG_HAS_FOOTER, SEG_FLAGS);
+    segmentChanged(volume, index);
+    count(C_FOOTER_MENDED);
+    free(area);
+    mendState = 0;
+    mendItem++;
+  }
+  return DONE;
+}
+
+/** Loads the open segments of both streams, so that they can be filled further, and takes up the metadata streams. */
+export function continueRun(ticket: u32): u32 {
+  while (true) {
+    if (continueState >= 2) {
+      let status = mendFooters(ticket);
+      if (status != DONE) return status;
+      let room: u32 = 2 * bufferBytes(segmentBlocksMost) + 65536;
+      if (available() < room) return needMemory(room);
+      openMeta();
+      return DONE;
+    }
+    let which = continueState & 1;
+    let item = standing(which);
+    let at = cursor(which);
+    if (!item || (load<u32>(item, W_MODE) == 1 && load<u32>(at, K_SLOT) == load<u32>(item, W_END))) {
+      // No segment, or one sealed without a successor: the next one comes from the list.
+      chainSet(which, item ? load<u64>(at, K_CHAIN) : load<u64>(streamRecord(which), S_START_CHAIN));
+      continueState++;
+      continue;
+    }
+    let volume = load<u32>(item, W_VOLUME);
+    let slots = load<u32>(at, K_SLOT);
+    if (walkState != 9) {
+      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2 + 65536;
+      if (available() < room) return needMemory(room);
+      walkState = 9;
+      planClear(ticket);
+      area = allocateAligned(max(slots, 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      if (slots) {
+        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0)), area, slots << BLOCK_SHIFT);
+        return PLAN;
+      }
+    }
+    walkState = 0;
+    let index = load<u32>(item, W_SEGMENT);
+    let fill = load<u64>(item, W_FILL);
+    if (slots && load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
+    let segment = segmentOf(volume, index);
+    let firstSequence = load<u64>(segment, SEG_FIRST);
+    let lastSequence = load<u64>(segment, SEG_LAST);
+    if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
+    chainSet(which, load<u64>(at, K_CHAIN));
+    let buffer = bufferOpen(which, volume, index, fill);
+    memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
+    free(area);
+    let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));
+    if (sound != slots) return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, sound));
+    if (slots && !load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(load<u32>(buffer, B_DATA), slots));
+    store<u32>(buffer, slots, B_FILL);
+    store<u32>(buffer, slots, B_SUBMITTED);
+    store<u32>(buffer, slots, B_DURABLE);
+    store<u32>(buffer, slots, B_LOADED);
+    store<u64>(buffer, load<u64>(at, K_CHAIN) ? load<u64>(at, K_CHAIN) : lastHeader(load<u32>(buffer, B_DATA), slots), B_DURABLE_CHAIN);
+    store<u64>(segment, firstSequence, SEG_FIRST);
+    store<u64>(segment, lastSequence, SEG_LAST);
+    store<u16>(segment, <u16>slots, SEG_USED);
+    continueState++;
+  }
+}
+
+/** Checksum of the last header among the first `slots` slots of a segment's image. */
+function lastHeader(data: u32, slots: u32): u64 {
+  let slot: u32 = 0;
+  let last: u64 = 0;
+  while (slot < slots) {
+    let header = data + (slot << BLOCK_SHIFT);
+    last = load<u64>(header, R_CHECKSUM);
+    slot += recordSlots(header);
+  }
+  return last;
+}
+
+function openMeta(): void {
+  nextCountSet(0, 0);
+  nextCountSet(1, 0);
+  for (let copy: u32 = 0; copy < 2; copy++) {
+    let record = openedRoot + O_META + copy * 16;
+    let volume = volumeById(load<u16>(record));
+    let index = load<u32>(record, 4);
+    let slot = <u32>load<u16>(record, 2);
+    if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT) || slot >= load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
+    let segment = segmentOf(volume, index);
+    if (load<u8>(segment, SEG_STATE) != <u8>META) continue; // nothing in it counts any more: it is free
+    let buffer = bufferOpen(STREAM_META + copy, volume, index, 0);
+    store<u32>(buffer, slot, B_FILL);
+    store<u32>(buffer, slot, B_SUBMITTED);
+    store<u32>(buffer, slot, B_DURABLE);
+    store<u16>(segment, <u16>slot, SEG_USED);
+  }
+}

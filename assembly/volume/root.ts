@@ -1,0 +1,286 @@
+// Committing a root: front copies – flush – back copies – flush, into the slot that the newest root does not occupy.
+//
+// A root may be committed only when the log is durable beyond everything it refers to; its callers flush first. A copy that
+// cannot be written is tried again with all its bytes (rewriting makes it dirty again, so the flush that follows
+// covers it), twice; then the log turns read-only, because either root may now be the one that the next open finds.
+// A flush of a device that fails is told to one caller only, and may have dropped what others wrote: the log's flush and the
+// root's tell each other.
+
+import { allocateAligned } from '../std/allocator';
+import { count } from '../std/counters';
+import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
+import { FLUSH, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
+import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
+import { logIdentity } from '../format/key';
+import {
+  CUT_BYTES, CUT_MAX, LIST_BYTES, LIST_MAX, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_END, O_FLAGS, O_GENERATION, O_HEIGHT, O_INCARNATION,
+  O_INCARNATION_START, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, STREAM_BYTES,
+  S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, rootSeal,
+} from '../format/root';
+import { NODE_BYTES } from '../format/page';
+import {
+  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, volumeAt, volumeCount,
+  SEG_FILL, V_SEGMENT_BLOCKS, segmentOf,
+} from '../log/volumes';
+import {
+  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts,
+} from '../log/writer';
+import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
+import { leafBlocks, liveDeathSequence } from '../table/index';
+import { deviceFlushFailedSet, failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+
+/** Fill sequences that a life may use beyond what its root lists, before it commits another. */
+export const FILL_MARGIN: u64 = 256;
+
+export let generation: u64 = 0;
+export let incarnationStart: u64 = 0;
+export let checkpointNumber: u64 = 0;
+/** What the newest checkpoint fixed: the sequence of its images, the page tree's top (and `starts`, log/writer). */
+export let startSequence: u64 = 0;
+export const topNodes: usize = memory.data(768, 8);
+export let topCount: u32 = 0;
+export let treeHeight: u32 = 0;
+export let nodeTotal: u32 = 0;
+export const cuts: usize = memory.data(640, 8);
+export let cutCount: u32 = 0;
+/** Where the metadata streams go on: 2 × 16 bytes as in the root. */
+export const metaPositions: usize = memory.data(32, 8);
+
+export let rootOwner: u32 = 0;
+/** Keeps roots from being written while somebody reads them. */
+export function rootHold(owner: u32): void { rootOwner = owner; }
+let image: u32 = 0;
+let attempts: u32 = 0;
+export let rootClean: bool = false;
+
+export function generationSet(value: u64): void { generation = value; }
+export function incarnationStartSet(value: u64): void { incarnationStart = value; }
+export function checkpointNumberSet(value: u64): void { checkpointNumber = value; }
+export function startSequenceSet(value: u64): void { startSequence = value; }
+export function topSet(count: u32, height: u32, nodes: u32): void { topCount = count; treeHeight = height; nodeTotal = nodes; }
+export function cutCountSet(value: u32): void { cutCount = value; }
+export function rootCleanSet(value: bool): void { rootClean = value; }
+
+/** In V_FRESH_HOME: the root that is being committed counts for it. */
+const BUILT: u32 = 256;
+const homesBefore: usize = memory.data(8);
+/** Call before and after volumes come or go: a volume that holds roots from now on has them in both slots after two commits. */
+export function homesNote(after: bool): void {
+  for (let home: u32 = 0; home < 2; home++) {
+    let volume = rootHome(home);
+    if (!after) store<u32>(homesBefore + (home << 2), volume);
+    else if (volume && volume != load<u32>(homesBefore) && volume != load<u32>(homesBefore, 4)) store<u32>(volume, 2, V_FRESH_HOME);
+  }
+}
+
+export function homesFresh(): bool {
+  for (let home: u32 = 0; home < 2; home++) if (rootHome(home) && load<u32>(rootHome(home), V_FRESH_HOME)) return true;
+  return false;
+}
+
+/** Storage volumes that hold root slots: the first two that are not being given back. */
+export function rootHome(index: u32): u32 {
+  let seen: u32 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
+    if (seen == index) return volume;
+    seen++;
+  }
+  return 0;
+}
+
+export function cutAdd(volume: u32, cutSlot: u32, segment: u32, fill: u64, nextVolume: u32, stream: u32, nextSegment: u32, nextFillSequence: u64): bool {
+  if (cutCount == CUT_MAX) return false;
+  let cut = cuts + cutCount * CUT_BYTES;
+  store<u16>(cut, <u16>volume);
+  store<u16>(cut, <u16>cutSlot, 2);
+  store<u32>(cut, segment, 4);
+  store<u64>(cut, fill, 8);
+  store<u16>(cut, <u16>nextVolume, 16);
+  store<u16>(cut, <u16>stream, 18);
+  store<u32>(cut, nextSegment, 20);
+  store<u64>(cut, nextFillSequence, 24);
+  store<u64>(cut, 0, 32);
+  cutCount++;
+  return true;
+}
+
+/** Points a cut that leads to `fill` elsewhere. False: none does. */
+export function cutRedirect(fill: u64, nextVolume: u32, nextSegment: u32, nextFillSequence: u64): bool {
+  for (let i: u32 = 0; i < cutCount; i++) {
+    let cut = cuts + i * CUT_BYTES;
+    if (load<u64>(cut, 24) != fill) continue;
+    store<u16>(cut, <u16>nextVolume, 16);
+    store<u32>(cut, nextSegment, 20);
+    store<u64>(cut, nextFillSequence, 24);
+    return true;
+  }
+  return false;
+}
+
+/** The cut in this fill, or 0. */
+export function cutFind(fill: u64): usize {
+  for (let i: u32 = 0; i < cutCount; i++) {
+    let cut = cuts + i * CUT_BYTES;
+    if (load<u64>(cut, 8) == fill) return cut;
+  }
+  return 0;
+}
+
+/** The sequence of the last block that left the volume: images up to then may still name it. */
+export function lastDeath(volume: u32): u64 {
+  let last: u64 = 0;
+  for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) last = max(last, liveDeathSequence(load<u32>(volume, V_ID), index));
+  return last;
+}
+
+function build(): void {
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let referred = load<u32>(volume, V_FREE) != load<u32>(volume, V_SEGMENT_COUNT) || lastDeath(volume) > startSequence;
+    store<u32>(volume, referred ? 0 : load<u32>(volume, V_RELEASE_COMMITS) + 1, V_RELEASE_COMMITS);
+    let fresh = load<u32>(volume, V_FRESH_HOME) & ~BUILT;
+    store<u32>(volume, fresh && (volume == rootHome(0) || volume == rootHome(1)) ? fresh | BUILT : fresh, V_FRESH_HOME);
+  }
+  if (!image) image = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
+  memory.fill(image, 0, BLOCK_BYTES);
+  rootLostSet(false);
+  generation++;
+  memory.copy(image + <u32>O_UUID, logIdentity, 32);
+  store<u32>(image, rootClean ? 1 : 0, O_FLAGS);
+  store<u64>(image, generation, O_GENERATION);
+  store<u64>(image, incarnation, O_INCARNATION);
+  store<u64>(image, incarnationStart, O_INCARNATION_START);
+  store<u64>(image, startSequence, O_REPLAY);
+  store<u64>(image, rootClean ? sequence : 0, O_END);
+  store<u64>(image, durableSequence, O_DURABLE);
+  store<u64>(image, nextFill + FILL_MARGIN, O_NEXT_FILL);
+  store<u64>(image, checkpointNumber, O_CHECKPOINT);
+  store<u32>(image, leafBlocks, O_LEAF_BLOCKS);
+  store<u16>(image, <u16>treeHeight, O_HEIGHT);
+  store<u16>(image, <u16>topCount, O_TOP_COUNT);
+  store<u32>(image, nodeTotal, O_NODE_COUNT);
+  store<u16>(image, <u16>cutCount, O_CUT_COUNT);
+  for (let stream: u32 = 0; stream < 2; stream++) {
+    let record = image + <u32>O_STREAMS + stream * STREAM_BYTES;
+    memory.copy(record, starts + stream * 24, 24);
+    store<u16>(record, <u16>VOLUME_NONE, S_OPEN_VOLUME);
+    store<u64>(record, chainOf(stream), S_OPEN_CHAIN);
+    // Writes went on since the flush: a segment that was sealed meanwhile has no durable footer yet. The order of the
+    // stream from the first such segment on is therefore written here: it counts as the open one, the others lead the list.
+    let list = image + <u32>O_LISTS + stream * LIST_STRIDE;
+    let listed: u32 = 0;
+    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+      if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
+      let volume = load<u32>(buffer, B_VOLUME);
+      let index = load<u32>(buffer, B_SEGMENT);
+      let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
+      if (load<u16>(record, S_OPEN_VOLUME) == <u16>VOLUME_NONE) {
+        if (buffer != openBuffer(stream) && load<u32>(buffer, B_DURABLE) == load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
+        store<u16>(record, <u16>load<u32>(volume, V_ID), S_OPEN_VOLUME);
+        store<u16>(record, <u16>load<u32>(buffer, B_FILL), S_OPEN_SLOT);
+        store<u32>(record, index, S_OPEN_SEGMENT);
+        store<u64>(record, fill, S_OPEN_FILL);
+      } else {
+        assert(listed < LIST_MAX);
+        let entry = list + listed++ * LIST_BYTES;
+        store<u16>(entry, <u16>load<u32>(volume, V_ID));
+        store<u32>(entry, index, 4);
+        store<u64>(entry, fill, 8);
+      }
+    }
+    // Segments of an abandoned range may have come from outside the list; what does not fit then waits for the next root.
+    let fits = min(nextCount(stream), LIST_MAX - listed);
+    nextListTrim(stream, fits);
+    memory.copy(list + listed * LIST_BYTES, nextLists + stream * LIST_STRIDE, fits * LIST_BYTES);
+    store<u16>(record, <u16>(listed + fits), S_LIST_COUNT);
+  }
+  for (let copy: u32 = 0; copy < 2; copy++) {
+    let record = image + <u32>O_META + copy * 16;
+    let buffer = openBuffer(2 + copy);
+    if (buffer) {
+      store<u16>(record, <u16>load<u32>(load<u32>(buffer, B_VOLUME), V_ID));
+      store<u16>(record, <u16>load<u32>(buffer, B_FILL), 2);
+      store<u32>(record, load<u32>(buffer, B_SEGMENT), 4);
+    } else store<u16>(record, <u16>VOLUME_NONE);
+  }
+  memory.copy(image + <u32>O_CUTS, cuts, cutCount * CUT_BYTES);
+  memory.copy(image + <u32>O_TOP, topNodes, topCount * NODE_BYTES);
+  rootSeal(image);
+}
+
+function planCopies(ticket: u32, back: bool): void {
+  planClear(ticket);
+  for (let home: u32 = 0; home < 2; home++) {
+    let volume = rootHome(home);
+    if (!volume) continue;
+    let offset = load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>((<u32>generation & 1) * BLOCK_BYTES);
+    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+      planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
+      metadataWritten(1);
+    }
+  }
+}
+
+function planFlushes(ticket: u32): void {
+  planClear(ticket);
+  for (let home: u32 = 0; home < 2; home++) {
+    let volume = rootHome(home);
+    if (!volume) continue;
+    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+  }
+}
+
+/** Commits a root with everything as it stands; one at a time. */
+export function rootRun(ticket: u32): u32 {
+  let state = load<u32>(ticket, T_ROOT_STATE);
+  if (state == 0) {
+    if (failedReadOnly) return fail(ERROR_READ_ONLY); // either root may be the one that the next open finds: no third
+    if (rootOwner) return WAIT;
+    rootOwner = ticket;
+    attempts = 0;
+    build();
+    planCopies(ticket, false);
+    store<u32>(ticket, 1, T_ROOT_STATE);
+    return PLAN;
+  }
+  let flushing = state == 2 || state == 4;
+  if (flushing && load<u32>(ticket, T_RESULT)) deviceFlushFailedSet(true);
+  if (load<u32>(ticket, T_RESULT) || (flushing && rootLost)) {
+    if (attempts++ < 2) {
+      generation++; // the same slot again: the other one holds the newest root that is known good
+      build();
+      planCopies(ticket, false);
+      store<u32>(ticket, 1, T_ROOT_STATE);
+      return PLAN;
+    }
+    failReadOnly();
+    rootOwner = 0;
+    store<u32>(ticket, 0, T_ROOT_STATE);
+    return fail(ERROR_IO);
+  }
+  if (state == 1 || state == 3) {
+    planFlushes(ticket);
+    store<u32>(ticket, state + 1, T_ROOT_STATE);
+    return PLAN;
+  }
+  if (state == 2) {
+    planCopies(ticket, true);
+    store<u32>(ticket, 3, T_ROOT_STATE);
+    return PLAN;
+  }
+  count(generation & 1 ? C_ROOT_SLOT_B : C_ROOT_SLOT_A);
+  rootOwner = 0;
+  store<u32>(ticket, 0, T_ROOT_STATE);
+  replaySet(load<u64>(image, O_REPLAY));
+  for (let i: u32 = 0; i < volumeCount; i++) {
+    let volume = volumeAt(i);
+    let fresh = load<u32>(volume, V_FRESH_HOME);
+    if (fresh & BUILT) store<u32>(volume, (fresh & ~BUILT) - 1, V_FRESH_HOME);
+  }
+  return DONE;
+}
+
+/** The root that the log was opened from. */
+export const openedRoot: usize = memory.data(4096, 8);

@@ -1,0 +1,132 @@
+// Builds dist/ out of src/ and build/core.wasm (made by scripts/build-core.ts):
+//
+//   index.js node.js testing.js cli.js …   one bundle with shared chunks, so that a class is the same in `varve` and `varve/node`; the core is inlined
+//   slim.js                                a bundle of its own, without the core
+//   core.wasm                              for slim
+//   types/                                 declarations, their imports rewritten from .ts to .js
+//
+//   node scripts/build.ts
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, type BuildOptions, type Metafile, type Plugin } from 'esbuild';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const at = (...parts: string[]): string => join(root, ...parts);
+const core = at('build', 'core.wasm');
+const dist = at('dist');
+
+/** Entries by the name of their bundle. Those that need a platform are named; the others must not import a built-in module of Node. */
+const ENTRIES: Readonly<Record<string, string>> = {
+  index: 'src/index.ts',
+  testing: 'src/testing.ts',
+  opfs: 'src/opfs.ts',
+  node: 'src/node.ts',
+  nbd: 'src/nbd.ts',
+  cli: 'src/cli/main.ts',
+};
+const NODE_ONLY = new Set(['node', 'nbd', 'cli']);
+
+/** Puts another file, or the bytes themselves, in the place of src/core/inline.ts. */
+function inlined(slim: boolean): Plugin {
+  return {
+    name: 'core',
+    setup(setup) {
+      setup.onLoad({ filter: /[/\\]core[/\\]inline\.ts$/ }, () =>
+        slim
+          ? { contents: readFileSync(at('src/core/inline-none.ts')), loader: 'ts' }
+          : {
+              contents: `import bytes from ${JSON.stringify(core)};\nexport function inlineCore() { return bytes; }`,
+              loader: 'js',
+              resolveDir: root,
+            },
+      );
+    },
+  };
+}
+
+const common: BuildOptions = {
+  absWorkingDir: root,
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  platform: 'neutral',
+  outdir: dist,
+  external: ['node:*'],
+  loader: { '.wasm': 'binary' },
+  charset: 'utf8',
+  legalComments: 'none',
+  metafile: true,
+  logLevel: 'warning',
+};
+
+/** An entry without Node in it works in a browser: checked over the chunks that it pulls in. */
+function checkPlatformFree(metafile: Metafile): void {
+  for (const [file, output] of Object.entries(metafile.outputs)) {
+    const entry =
+      Object.entries(ENTRIES).find(([, path]) => path === output.entryPoint)?.[0] ??
+      (output.entryPoint === 'src/slim.ts' ? 'slim' : undefined);
+    if (entry === undefined || NODE_ONLY.has(entry)) continue;
+    const seen = new Set<string>();
+    const queue = [file];
+    for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
+      if (seen.has(next)) continue;
+      seen.add(next);
+      for (const imported of metafile.outputs[next]?.imports ?? []) {
+        if (imported.external) throw new Error(`${file} imports ${imported.path}: '${entry}' has to work without Node`);
+        queue.push(imported.path);
+      }
+    }
+  }
+}
+
+async function bundle(): Promise<void> {
+  const entries = Object.entries(ENTRIES).filter(([, path]) => existsSync(at(path)));
+  const main = await build({
+    ...common,
+    entryPoints: Object.fromEntries(entries),
+    splitting: true,
+    chunkNames: 'chunks/[name]-[hash]',
+    plugins: [inlined(false)],
+  });
+  checkPlatformFree(main.metafile!);
+  const slim = await build({ ...common, entryPoints: { slim: 'src/slim.ts' }, plugins: [inlined(true)] });
+  checkPlatformFree(slim.metafile!);
+  copyFileSync(core, join(dist, 'core.wasm'));
+  const cli = join(dist, 'cli.js');
+  if (existsSync(cli)) {
+    const text = readFileSync(cli, 'utf8');
+    if (!text.startsWith('#!')) writeFileSync(cli, `#!/usr/bin/env node\n${text}`);
+    chmodSync(cli, 0o755);
+  }
+}
+
+function declarations(): void {
+  const config = at('build', 'tsconfig.types.json');
+  const files = [...Object.values(ENTRIES), 'src/slim.ts'].filter((path) => !path.startsWith('src/cli/') && existsSync(at(path)));
+  const compilerOptions = { noEmit: false, emitDeclarationOnly: true, declaration: true, rootDir: '../src', outDir: '../dist/types' };
+  writeFileSync(
+    config,
+    JSON.stringify({ extends: '../tsconfig.json', compilerOptions, files: files.map((file) => `../${file}`), include: [] }, undefined, 2),
+  );
+  execFileSync(process.execPath, [at('node_modules/typescript/bin/tsc'), '-p', config], { cwd: root, stdio: 'inherit' });
+  for (const file of readdirSync(join(dist, 'types'), { recursive: true, encoding: 'utf8' })) {
+    if (!file.endsWith('.d.ts')) continue;
+    const path = join(dist, 'types', file);
+    writeFileSync(path, readFileSync(path, 'utf8').replaceAll(/((?:from|import)\s*\(?\s*['"]\.{1,2}\/[^'"]*)\.ts(['"])/g, '$1.js$2'));
+  }
+}
+
+if (!existsSync(core)) {
+  console.error('build/core.wasm is not there: run `npm run build:core` first');
+  process.exit(1);
+}
+rmSync(dist, { recursive: true, force: true });
+mkdirSync(dist, { recursive: true });
+await bundle();
+declarations();
+for (const file of readdirSync(dist, { recursive: true, encoding: 'utf8' }).toSorted()) {
+  const path = join(dist, file);
+  if (/\.(js|wasm)$/.test(file)) console.log(`${relative(root, path)}: ${statSync(path).size} bytes`);
+}

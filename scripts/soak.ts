@@ -1,0 +1,209 @@
+// The whole counts, for hours on two cores: what the samples in `npm test` stand for. Results go to docs/soak.json, part by part.
+//
+//   npm run soak                              everything that is not done yet for this core
+//   npm run soak -- --only seeds,plants       some parts: seeds plants kills flips fuzz full snapshots
+//   npm run soak -- --seeds 20000             fewer seeds (100000)
+//   npm run soak -- --again                   from the start
+//
+// Seeds are done in chunks and the file is written after each, so that it can be stopped at any time and goes on where it was; a core that changed starts
+// anew. Exit status 1 when anything was found. Docs: docs/TESTING.md.
+import { execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const RESULT = join(ROOT, 'docs', 'soak.json');
+const SEEDS_CHUNK = 5000;
+/** Parts that are tests, run with the whole counts. */
+const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots'] as const;
+const PARTS = ['seeds', 'plants', ...TESTS] as const;
+type Part = (typeof PARTS)[number];
+
+interface Soak {
+  /** Of the core: another one makes the results worth nothing. */
+  core: string;
+  commit: string;
+  date: string;
+  machine: string;
+  /** Histories of the simulator without a planted fault. */
+  seeds: { first: number; count: number; failed: number; seconds: number };
+  /** The core's rare paths and the simulator's own events, summed over all seeds. */
+  counters: Record<string, number>;
+  plants: Record<string, { foundAtSeed: number | null }>;
+  /** What the tests recorded: figures of each, and how it ended. */
+  tests: Record<string, { passed: boolean; figures: unknown[] }>;
+  /** What was found: none is to be left here. */
+  findings: string[];
+}
+
+interface Simulated {
+  seeds: number;
+  failed: number;
+  seconds: number;
+  counters: Record<string, number>;
+  events: Record<string, number>;
+  failures: { seed: number; step: number; failure: string }[];
+}
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: PARTS.join(',') },
+    seeds: { type: 'string', default: '100000' },
+    first: { type: 'string', default: '0' },
+    again: { type: 'boolean', default: false },
+  },
+});
+const parts = values.only.split(',') as Part[];
+for (const part of parts) if (!PARTS.includes(part)) throw new Error(`--only: expected some of ${PARTS.join(' ')}, got ${part}`);
+
+const environment = { ...process.env, PATH: [join(ROOT, 'node_modules', '.bin'), process.env['PATH'] ?? ''].join(delimiter) };
+
+/** Runs a program of this project; answers its status and its output, which is shown as it comes when `show` is set. */
+function run(
+  args: readonly string[],
+  extra: Readonly<Record<string, string>> = {},
+  show = false,
+): Promise<{ status: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, args, { cwd: ROOT, env: { ...environment, ...extra }, stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    child.stdout.on('data', (bytes: Buffer) => {
+      output += bytes.toString();
+      if (show) process.stdout.write(bytes);
+    });
+    child.once('error', reject);
+    child.once('exit', (status) => resolve({ status: status ?? 1, output }));
+  });
+}
+
+function git(...args: string[]): string {
+  return execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim();
+}
+
+function coreHash(): string {
+  const hash = createHash('sha256');
+  for (const name of ['core', 'core.planted']) hash.update(readFileSync(join(ROOT, 'build', `${name}.wasm`)));
+  return hash.digest('hex').slice(0, 16);
+}
+
+function blank(): Soak {
+  return {
+    core: coreHash(),
+    commit: '',
+    date: '',
+    machine: `${availableParallelism()} × ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}`,
+    seeds: { first: Number(values.first), count: 0, failed: 0, seconds: 0 },
+    counters: {},
+    plants: {},
+    tests: {},
+    findings: [],
+  };
+}
+
+function load(): Soak {
+  if (values.again || !existsSync(RESULT)) return blank();
+  const soak = JSON.parse(readFileSync(RESULT, 'utf8')) as Soak;
+  if (soak.core === coreHash()) return soak;
+  console.log('the core is not the one of docs/soak.json: everything anew');
+  return blank();
+}
+
+function save(soak: Soak): void {
+  soak.commit = `${git('rev-parse', 'HEAD')}${git('status', '--porcelain', '--', 'assembly', 'src', 'test') === '' ? '' : ' and what was not committed'}`;
+  soak.date = new Date().toISOString().slice(0, 10);
+  writeFileSync(`${RESULT}.new`, `${JSON.stringify(soak, null, 2)}\n`);
+  renameSync(`${RESULT}.new`, RESULT);
+}
+
+async function seeds(soak: Soak): Promise<void> {
+  const wanted = Number(values.seeds);
+  while (soak.seeds.count < wanted) {
+    const first = soak.seeds.first + soak.seeds.count;
+    const count = Math.min(SEEDS_CHUNK, wanted - soak.seeds.count);
+    const { output } = await run([
+      'scripts/simulate.ts',
+      '--seeds',
+      String(count),
+      '--first',
+      String(first),
+      '--keep-going',
+      '--no-counters',
+      '--json',
+    ]);
+    const line = output.trimEnd().split('\n').at(-1) ?? '';
+    if (!line.startsWith('{')) throw new Error(`the simulator ended without a report: ${output.slice(-500)}`);
+    const report = JSON.parse(line) as Simulated;
+    soak.seeds.count += report.seeds;
+    soak.seeds.failed += report.failed;
+    soak.seeds.seconds += report.seconds;
+    for (const [name, value] of [...Object.entries(report.counters), ...Object.entries(report.events)])
+      soak.counters[name] = (soak.counters[name] ?? 0) + value;
+    for (const { seed, step, failure } of report.failures) find(`seed ${seed}: step ${step}: ${failure}`);
+    save(soak);
+    console.log(`seeds: ${soak.seeds.count} of ${wanted}, ${soak.seeds.failed} failed, ${Math.round(soak.seeds.seconds)} s`);
+  }
+}
+
+async function plants(soak: Soak): Promise<void> {
+  forget(/^PLANT_/);
+  const { output } = await run(['scripts/simulate.ts', '--plant', 'all'], {}, true);
+  for (const match of output.matchAll(/^(PLANT_\w+): (?:found by seed (\d+)|NOT FOUND)/gm)) {
+    const [, name, seed] = match as unknown as [string, string, string | undefined];
+    soak.plants[name] = { foundAtSeed: seed === undefined ? null : Number(seed) };
+    if (seed === undefined) find(`${name} was not found`);
+  }
+  save(soak);
+}
+
+async function test(soak: Soak, part: (typeof TESTS)[number]): Promise<void> {
+  forget(new RegExp(`/${part}\\.test`));
+  const directory = mkdtempSync(join(tmpdir(), 'varve-soak-'));
+  const file = join(directory, 'figures');
+  const { status } = await run(
+    ['node_modules/vitest/vitest.mjs', 'run', '--project', 'system', `test/system/${part}.test.ts`],
+    { VARVE_SOAK: 'full', VARVE_SOAK_FILE: file },
+    true,
+  );
+  const figures = existsSync(file)
+    ? readFileSync(file, 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as unknown)
+    : [];
+  soak.tests[part] = { passed: status === 0, figures };
+  if (status !== 0) find(`test/system/${part}.test.ts failed`);
+  save(soak);
+  rmSync(directory, { recursive: true, force: true });
+}
+
+for (const target of ['core', 'core.checked', 'core.planted']) {
+  if (existsSync(join(ROOT, 'build', `${target}.wasm`))) continue;
+  console.error('there is no core: npm run build:core');
+  process.exit(2);
+}
+const soak = load();
+const find = (what: string): void => {
+  if (!soak.findings.includes(what)) soak.findings.push(what);
+};
+/** Before a part is done again: what it found the last time. */
+const forget = (of: RegExp): void => {
+  soak.findings = soak.findings.filter((finding) => !of.test(finding));
+};
+for (const part of parts) {
+  console.log(`——— ${part}`);
+  if (part === 'seeds') await seeds(soak);
+  else if (part === 'plants') {
+    const found = Object.values(soak.plants);
+    if (found.length === 0 || found.some(({ foundAtSeed }) => foundAtSeed === null)) await plants(soak);
+  } else if (soak.tests[part]?.passed !== true) await test(soak, part);
+}
+save(soak);
+for (const finding of soak.findings) console.log(finding);
+console.log(
+  `${soak.seeds.count} seeds, ${Object.keys(soak.plants).length} plants, ${Object.keys(soak.tests).length} tests; ${soak.findings.length} findings; see docs/soak.json`,
+);
+process.exitCode = soak.findings.length === 0 && soak.seeds.failed === 0 ? 0 : 1;

@@ -1,0 +1,166 @@
+// Everything that shows that the project works, in a quarter of an hour: builds the core and dist/, lints, runs the tests (unit, suite, model, system), then
+// the sampled proofs. The last line is `N passed, N failed`: vitest's tests and the proofs, each build and lint step a proof of its own.
+//
+//   npm test
+//   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
+//   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
+//   node scripts/test.ts --only proofs       one part: build, lint, vitest, proofs
+//
+// Whole counts (100,000 seeds, every plant, 200 kills, every flip) are `npm run soak`. Docs: docs/TESTING.md.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const BIN = join(ROOT, 'node_modules', '.bin');
+const REPORT = join(ROOT, 'build', 'vitest.json');
+const PARTS = ['build', 'lint', 'vitest', 'proofs'] as const;
+
+/** Programs that tests call, and the Debian packages that bring them. */
+const PROGRAMS: readonly (readonly [string, string])[] = [
+  ['flock', 'util-linux'],
+  ['mke2fs', 'e2fsprogs'],
+  ['debugfs', 'e2fsprogs'],
+  ['e2fsck', 'e2fsprogs'],
+  ['python3', 'python3'],
+];
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: 'string', default: '1200' },
+    first: { type: 'string', default: '0' },
+    only: { type: 'string', multiple: true, default: [...PARTS] },
+  },
+});
+const environment = {
+  ...process.env,
+  PATH: [BIN, process.env['PATH'] ?? '', '/usr/sbin', '/sbin'].join(delimiter),
+};
+let passed = 0;
+let failed = 0;
+const failures: string[] = [];
+
+function tell(ok: boolean, what: string, seconds: number): boolean {
+  if (ok) passed++;
+  else {
+    failed++;
+    failures.push(what);
+  }
+  console.log(`${ok ? 'passed' : 'FAILED'}: ${what} (${seconds.toFixed(1)} s)\n`);
+  return ok;
+}
+
+/** Runs a program of this project; its output goes where ours goes. */
+function run(args: readonly string[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, args, { cwd: ROOT, env: environment, stdio: ['ignore', 'inherit', 'inherit'] });
+    child.once('error', reject);
+    child.once('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+async function proof(what: string, ...args: string[]): Promise<boolean> {
+  console.log(`——— ${what}`);
+  const started = performance.now();
+  const code = await run(args);
+  return tell(code === 0, what, (performance.now() - started) / 1000);
+}
+
+function bring(): void {
+  const has = (program: string): boolean => environment.PATH.split(delimiter).some((folder) => existsSync(join(folder, program)));
+  const missing = PROGRAMS.filter(([program]) => !has(program));
+  if (missing.length === 0) return;
+  const packages = [...new Set(missing.map(([, name]) => name))];
+  console.log(`——— ${missing.map(([program]) => program).join(', ')} missing: installing ${packages.join(', ')}`);
+  if (process.getuid?.() !== 0 || !has('apt-get')) {
+    console.log(`only root can, on Debian: apt-get install ${packages.join(' ')}\n`);
+    return;
+  }
+  const apt = (...args: string[]): number | null =>
+    spawnSync('apt-get', ['-o', 'DPkg::Lock::Timeout=300', ...args], {
+      env: { ...environment, DEBIAN_FRONTEND: 'noninteractive' },
+      stdio: ['ignore', 'ignore', 'inherit'],
+    }).status;
+  const install = ['install', '-y', '--no-install-recommends', ...packages];
+  if (apt(...install) !== 0 && apt('update') === 0) apt(...install);
+}
+
+interface VitestReport {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[];
+  }[];
+}
+
+async function vitest(): Promise<void> {
+  console.log('——— tests');
+  mkdirSync(join(ROOT, 'build'), { recursive: true });
+  rmSync(REPORT, { force: true });
+  const code = await run([
+    join(ROOT, 'node_modules/vitest/vitest.mjs'),
+    'run',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${REPORT}`,
+  ]);
+  if (!existsSync(REPORT)) {
+    tell(false, 'vitest: no report', 0);
+    return;
+  }
+  const report = JSON.parse(readFileSync(REPORT, 'utf8')) as VitestReport;
+  passed += report.numPassedTests;
+  let bad = report.numFailedTests;
+  failed += report.numFailedTests;
+  for (const file of report.testResults) {
+    const wrong = file.assertionResults.filter((test) => test.status === 'failed');
+    failures.push(...wrong.map((test) => test.fullName));
+    // A file that cannot be loaded, or a hook that fails, has no test that says so.
+    if (file.status === 'failed' && wrong.length === 0) {
+      bad++;
+      failed++;
+      failures.push(`${file.name} as a whole`);
+    }
+    for (const test of file.assertionResults)
+      if (test.status === 'pending' || test.status === 'skipped' || test.status === 'todo') console.log(`skipped: ${test.fullName}`);
+  }
+  if (code !== 0 && bad === 0) tell(false, `vitest ended with ${code}`, 0);
+}
+
+async function proofs(): Promise<void> {
+  const first = values.first;
+  await proof(
+    `${values.seeds} seeds from ${first} keep every promise`,
+    'scripts/simulate.ts',
+    '--seeds',
+    values.seeds,
+    '--first',
+    first,
+    '--no-counters',
+  );
+}
+
+const wanted = new Set(values.only);
+for (const part of wanted)
+  if (!(PARTS as readonly string[]).includes(part)) throw new Error(`--only: expected one of ${PARTS.join(' ')}, got ${part}`);
+const started = performance.now();
+bring();
+const built =
+  !wanted.has('build') ||
+  ((await proof('build of the core', 'scripts/build-core.ts')) && (await proof('build of dist', 'scripts/build.ts')));
+if (wanted.has('lint')) {
+  await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts');
+  await proof('types', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json');
+  await proof('tidy', 'scripts/tidy.ts');
+}
+if (built && wanted.has('vitest')) await vitest();
+if (built && wanted.has('proofs')) await proofs();
+console.log(`\n${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
+for (const what of failures) console.log(`FAILED: ${what}`);
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;

@@ -1,0 +1,111 @@
+// What a verb prints: one JSON document, or text for people; bytes; and progress, on stderr and only on a terminal.
+
+import { formatSize } from '../units.ts';
+
+/** The reader of our output went away; nothing is wrong, there is only nobody left to tell. */
+export class ReaderGone extends Error {
+  override readonly name = 'ReaderGone';
+}
+
+export class Output {
+  readonly json: boolean;
+  readonly #progress: boolean;
+  #gone: Error | null = null;
+  #lineShown = false;
+  #shownAt = 0;
+
+  constructor(json: boolean) {
+    this.json = json;
+    this.#progress = process.stderr.isTTY === true;
+    process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+      this.#gone =
+        error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED' ? new ReaderGone('the reader of the output is gone') : error;
+    });
+    // Nobody to complain to.
+    process.stderr.on('error', () => undefined);
+  }
+
+  /** The result of a verb: `document` as JSON, or the lines. */
+  async result(document: unknown, lines: readonly string[] | (() => readonly string[])): Promise<void> {
+    this.endProgress();
+    if (this.json) return this.bytes(`${JSON.stringify(document, null, 2)}\n`);
+    const text = typeof lines === 'function' ? lines() : lines;
+    if (text.length > 0) await this.bytes(`${text.join('\n')}\n`);
+  }
+
+  /** Resolves when the bytes have left. @throws ReaderGone */
+  async bytes(bytes: Uint8Array | string): Promise<void> {
+    if (this.#gone !== null) throw this.#gone;
+    await new Promise<void>((resolve, reject) => {
+      process.stdout.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error)));
+    }).catch((error: unknown) => {
+      throw this.#gone ?? error;
+    });
+  }
+
+  error(message: string): void {
+    this.endProgress();
+    process.stderr.write(`varve: ${message}\n`);
+  }
+
+  note(message: string): void {
+    this.endProgress();
+    process.stderr.write(`varve: note: ${message}\n`);
+  }
+
+  /** One line that is drawn over, ten times a second at most. */
+  progress(what: string, doneBytes: number, totalBytes: number): void {
+    if (!this.#progress) return;
+    const now = Date.now();
+    if (now - this.#shownAt < 100 && doneBytes < totalBytes) return;
+    this.#shownAt = now;
+    this.#lineShown = true;
+    const percent = totalBytes === 0 ? 100 : Math.floor((doneBytes / totalBytes) * 100);
+    process.stderr.write(`\r\u001b[K${what}  ${String(percent).padStart(3)} %  ${formatSize(doneBytes)} of ${formatSize(totalBytes)}`);
+  }
+
+  endProgress(): void {
+    if (!this.#lineShown) return;
+    this.#lineShown = false;
+    process.stderr.write('\r\u001b[K');
+  }
+}
+
+/** Rows as aligned columns; a column whose heading starts with `>` is aligned to the right. */
+export function table(headings: readonly string[], rows: readonly (readonly string[])[], indent = ''): string[] {
+  const right = headings.map((heading) => heading.startsWith('>'));
+  const titles = headings.map((heading) => heading.replace(/^>/, ''));
+  const widths = titles.map((title, column) => Math.max(width(title), ...rows.map((row) => width(row[column] ?? ''))));
+  const line = (cells: readonly string[]): string =>
+    (
+      indent +
+      cells
+        .map((cell, column) => {
+          const fill = ' '.repeat(Math.max(0, (widths[column] ?? 0) - width(cell)));
+          return right[column] === true ? fill + cell : cell + fill;
+        })
+        .join('  ')
+    ).trimEnd();
+  return [line(titles), ...rows.map(line)];
+}
+
+function width(text: string): number {
+  return [...text].length;
+}
+
+// eslint-disable-next-line no-control-regex -- controls are what is looked for
+const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** Control characters made visible, for names that are shown on a terminal. */
+export function shown(text: string): string {
+  return text.replace(CONTROLS, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+export function shownTime(milliseconds: number): string {
+  return new Date(milliseconds)
+    .toISOString()
+    .replace('T', ' ')
+    .replace(/\.\d+Z$/, 'Z');
+}
+
+export { formatSize } from '../units.ts';

@@ -1,0 +1,109 @@
+// What a verb is, and what several of them do alike: open the pool and close it whatever happens, pick a source, tell progress.
+
+import { DirectoryPool, isPool } from '../pool/directory.ts';
+import type { StoragePool } from '../pool/pool.ts';
+import type { VirtualVolume } from '../volume/volume.ts';
+import { VarveError } from '../errors.ts';
+import type { Output } from './output.ts';
+import { UsageError, type Arguments, type OptionSpecs, type Reference } from './parse.ts';
+
+export interface Context {
+  readonly output: Output;
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+}
+
+export interface Verb {
+  readonly name: string;
+  /** What follows `varve`. */
+  readonly usage: string;
+  /** One sentence without its stop. */
+  readonly summary: string;
+  /** More lines for the help. */
+  readonly details?: readonly string[];
+  readonly options: OptionSpecs;
+  /** Least and most positional arguments. */
+  readonly positionals: readonly [number, number];
+  /** Its output is no document, so `--json` is wrong. */
+  readonly raw?: boolean;
+  /** @returns the exit status; 0 when it returns nothing */
+  run(args: Arguments, context: Context): Promise<number | void>;
+}
+
+export const SOURCE_OPTION: OptionSpecs = { source: { kind: 'text', value: 'NAME', help: 'the source; needed where there are several' } };
+
+/** Every verb has these. */
+export const COMMON_OPTIONS: OptionSpecs = {
+  json: { kind: 'flag', help: 'print one JSON document' },
+  help: { kind: 'flag', help: 'print this' },
+};
+
+/** Verbs that open a pool have this one. */
+export const POOL_OPTIONS: OptionSpecs = {
+  device: { kind: 'text', value: 'PATH', many: true, help: 'where a device outside of the pool directory is now; may be repeated' },
+};
+
+/** Opens the pool, does something with it, and closes it, also when that failed. */
+export async function withPool<T>(
+  path: string,
+  args: Arguments,
+  mode: 'read' | 'write',
+  use: (pool: StoragePool) => Promise<T>,
+): Promise<T> {
+  const pool = await DirectoryPool.open(path, { readOnly: mode === 'read', devices: args.texts('device') });
+  let result: T;
+  try {
+    result = await use(pool);
+  } catch (error) {
+    await pool.close().catch(() => undefined); // the first error is the one to tell
+    throw error;
+  }
+  await pool.close();
+  return result;
+}
+
+export async function withVolume<T>(
+  reference: Reference,
+  args: Arguments,
+  mode: 'read' | 'write',
+  use: (volume: VirtualVolume, pool: StoragePool) => Promise<T>,
+): Promise<T> {
+  return withPool(reference.pool, args, mode, async (pool) => use(await pool.volume(reference.volume), pool));
+}
+
+/**
+ * The source that is meant.
+ *
+ * @throws UsageError when there are several and none is named; VarveError `VARVE_NOT_FOUND` when the named one is not there
+ */
+export function pickSource(volume: VirtualVolume, snapshot: string | null, given: string | undefined): string {
+  const doing = `looking for a source of '${volume.name}'`;
+  let names: readonly string[];
+  if (snapshot === null) names = volume.sources().map((source) => source.name);
+  else {
+    const found = volume.snapshots().find((one) => one.name === snapshot);
+    if (found === undefined) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `there is no snapshot '${snapshot}'` });
+    names = found.sources.map((source) => source.name);
+  }
+  if (given !== undefined) {
+    const normal = given.normalize('NFC');
+    if (names.includes(normal)) return normal;
+    throw new VarveError('VARVE_NOT_FOUND', doing, {
+      detail: `there is no source '${given}'; it has ${names.map((name) => `'${name}'`).join(', ') || 'none'}`,
+    });
+  }
+  const [only] = names;
+  if (only === undefined) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'it has none' });
+  if (names.length > 1) throw new UsageError(`'${volume.name}' has several sources: say which by --source (${names.join(', ')})`);
+  return only;
+}
+
+/** POOL, or POOL/VOLUME: a path that is a pool is the pool. */
+export function poolOrVolume(text: string): { readonly pool: string; readonly volume: string | null } {
+  const trimmed = text.replace(/\/+$/, '') || '/';
+  if (trimmed !== text || isPool(trimmed)) return { pool: trimmed, volume: null };
+  const slash = trimmed.lastIndexOf('/');
+  const parent = slash === 0 ? '/' : trimmed.slice(0, slash);
+  if (slash > 0 && isPool(parent)) return { pool: parent, volume: trimmed.slice(slash + 1) };
+  return { pool: trimmed, volume: null };
+}

@@ -1,0 +1,109 @@
+// The core's ABI, as TypeScript sees it (assembly/index.ts is the other side). Numbers only: u32 or f64.
+// An u32 comes back signed from wasm; where it can be above 2^31 (pointers, ids) the caller says `>>> 0`.
+
+/** What `submit` is asked for. */
+export const KIND = {
+  CREATE: 1,
+  OPEN: 2,
+  READ: 3,
+  WRITE: 4,
+  TRIM: 5,
+  FLUSH: 7,
+  OPERATION: 8,
+  CHECKPOINT: 9,
+  COMPACT: 10,
+  CLOSE: 11,
+  WRITEOUT: 12,
+  ROOT: 13,
+  MERGE: 14,
+  CHECK: 15,
+} as const;
+
+/** One more than the largest kind. */
+export const KIND_LIMIT = 16;
+
+/** What `step` answers. */
+export const STATUS = { DONE: 0, PLAN: 1, WAIT: 2, MEMORY: 3, FAILED: 4 } as const;
+
+/** What `complete` is told. */
+export const RESULT = { OK: 0, IO: 1, NO_SPACE: 2 } as const;
+
+/** The kinds of OPERATION. */
+export const OPERATION = { CREATE_SOURCE: 1, SNAPSHOT: 2, DELETE_SNAPSHOT: 3, RESIZE: 4, ROLLBACK: 5, MERGE: 6, DELETE_SOURCE: 7 } as const;
+
+/** The epoch that means "now". */
+export const EPOCH_NOW = 0xffffffff;
+/** The space that means "none". */
+export const SPACE_NONE = 0xffff;
+
+/** Tickets: all that the plan loop needs. */
+export interface TicketExports {
+  readonly memory: WebAssembly.Memory;
+  /** Pointer to a buffer of 64 KiB for names, keys and batches. */
+  exchange(): number;
+  /** A ticket ≥ 0, or −(failure code); LIMIT and BUSY: no room for one more ticket now. Reads the exchange buffer when the kind has a payload. */
+  submit(kind: number, space: number, epoch: number, offset: number, length: number): number;
+  step(ticket: number): number;
+  planPointer(ticket: number): number;
+  planCount(ticket: number): number;
+  complete(ticket: number, index: number, result: number): void;
+  /** Of the last ticket that was DONE. */
+  ticketResult(ticket: number): number;
+  /** Of the last FAILED step: code, storage volume (0xFFFFFFFF: none), block. */
+  failure(): number;
+  failureVolume(): number;
+  failureBlock(): number;
+  /** Pages that the last MEMORY step asks for. */
+  memoryNeeded(): number;
+  /** The host could not grow the memory: the ticket's next step fails with LIMIT. */
+  memoryDenied?(ticket: number): void;
+  /** The kind of background ticket that the core wants driven now; 0 = none. */
+  backgroundWanted(): number;
+  /** 0 no, 1 the policy says so, 2 a waiting write cannot proceed without it. */
+  wantsVolume(): number;
+  growthDenied(): void;
+  /** Takes `growthDenied` back: the pool has more now. */
+  growthAllowed?(): void;
+}
+
+export interface CoreExports extends TicketExports {
+  configure(leafBlocks: number, checkpointEntries: number, unflushedLimitBytes: number, sumsCacheBytes: number): number;
+  volumeAdd(
+    id: number,
+    level: number,
+    members: number,
+    stripBlocks: number,
+    segmentBlocks: number,
+    segmentCount: number,
+    dataOffset: number,
+    rootFrontOffset: number,
+    rootBackOffset: number,
+  ): number;
+  volumeEvacuate(id: number): number;
+  /** 0 unknown, 1 active, 2 evacuating, 3 released. */
+  volumeState(id: number): number;
+  volumeRemove(id: number): number;
+  /** A storage volume that the policy would evacuate, or −1. */
+  canGiveVolume(): number;
+  policySet(growAt: number, compactTo: number, shrinkBelow: number, mode: number, volumesMin: number, volumesMax: number): void;
+
+  sourceCount(): number;
+  sourceGet(index: number): number;
+  snapshotCount(): number;
+  snapshotGet(index: number): number;
+  currentEpoch(): number;
+  figure(n: number): number;
+  volumeFigure(id: number, n: number): number;
+  counter(n: number): number;
+  /** One finding of CHECK into the exchange buffer, its length; 0: no more. To be taken after each step. */
+  problemTake(): number;
+
+  diffBegin(spaceA: number, epochA: number, spaceB: number, epochB: number, fromBlock: number): number;
+  diffNext(): number;
+  diffBlock(): number;
+  diffCount(): number;
+  diffKind(): number;
+
+  /** Planted builds only: switches one planted fault on (0: none). */
+  plant?(n: number): void;
+}

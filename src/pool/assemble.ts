@@ -1,0 +1,233 @@
+// Makes a pool out of blank devices, and finds out what devices with labels are.
+
+import type { CoreSource } from '../core/instantiate.ts';
+import { isSyncDevice, type StorageDevice } from '../device/device.ts';
+import { messageOf, VarveError } from '../errors.ts';
+import { parseSize } from '../units.ts';
+import type { LogGeometry } from '../volume/log.ts';
+import {
+  checkCatalogue,
+  chooseCatalogue,
+  encodeCatalogue,
+  STORAGE_VOLUME_ID_MAX,
+  ZERO_UUID,
+  type Catalogue,
+  type MemberRecord,
+  type StorageVolumeRecord,
+} from './catalogue.ts';
+import type { PoolParts } from './keeper.ts';
+import { FormatCodec, randomUuid, type Label } from './label.ts';
+import { Member, writeCatalogue, writeLabels } from './member.ts';
+import type { FoundDevice, PoolPlace } from './place.ts';
+
+export interface PoolOptions {
+  /** Offers `readSync`, `writeSync` and `flushSync` on volumes; all devices must have them. */
+  readonly sync?: boolean | undefined;
+  readonly readOnly?: boolean | undefined;
+  /** The core; left out: the one that the bundle carries. */
+  readonly core?: CoreSource | undefined;
+  /** For tests: bounds and sizes of logs. */
+  readonly geometry?: LogGeometry | undefined;
+}
+
+export interface CreatePoolOptions extends PoolOptions {
+  /** Bytes of each storage volume that is made on demand: a number, or `'256MiB'`. */
+  readonly volumeSize?: number | string | undefined;
+  /** Most storage volumes that the pool may have. */
+  readonly maxVolumes?: number | undefined;
+  /** For tests: blocks of a segment, 8 … 1024. */
+  readonly segmentBlocks?: number | undefined;
+  /** Gives a device for one more storage volume, or undefined. */
+  readonly provide?: ((sizeBytes: number) => Promise<StorageDevice | undefined>) | undefined;
+}
+
+const MIB = 1 << 20;
+export const DEFAULT_VOLUME_BYTES = 1024 * MIB;
+/** With 64 KiB of catalogue 128 volumes of about 200 bytes leave room for as many virtual ones; with 1 MiB, 1024 do amply. */
+export const DEFAULT_MAX_VOLUMES_SMALL = 128;
+export const DEFAULT_MAX_VOLUMES = 1024;
+const VOLUME_BYTES_MIN = MIB;
+
+/** Labels the devices and commits the first catalogue. The devices are closed when it fails. */
+export async function createParts(place: PoolPlace, devices: readonly FoundDevice[], options: CreatePoolOptions): Promise<PoolParts> {
+  // Given devices are all that the pool has, unless it is said how large further ones are to be.
+  const makes = place.make !== undefined && (devices.length === 0 || options.volumeSize !== undefined || options.provide !== undefined);
+  const volumeSizeBytes = makes ? parseSize(options.volumeSize ?? DEFAULT_VOLUME_BYTES, 'volumeSize') : 0;
+  if (makes && volumeSizeBytes < VOLUME_BYTES_MIN)
+    throw new RangeError(`volumeSize: expected at least 1 MiB, got ${volumeSizeBytes} bytes`);
+  const smallest = Math.min(...devices.map(({ device }) => device.sizeBytes), ...(makes ? [volumeSizeBytes] : []));
+  const maxVolumes = options.maxVolumes ?? (smallest < DEFAULT_VOLUME_BYTES ? DEFAULT_MAX_VOLUMES_SMALL : DEFAULT_MAX_VOLUMES);
+  if (!Number.isInteger(maxVolumes) || maxVolumes < 1 || maxVolumes > STORAGE_VOLUME_ID_MAX + 1) {
+    throw new RangeError(`maxVolumes: expected a whole number from 1 to ${STORAGE_VOLUME_ID_MAX + 1}, got ${maxVolumes}`);
+  }
+  if (devices.length > maxVolumes) throw new RangeError(`maxVolumes: ${devices.length} devices are more than ${maxVolumes}`);
+  checkSync(devices, options);
+
+  const codec = await FormatCodec.create(options.core);
+  const id = randomUuid();
+  const segmentBlocks = options.segmentBlocks ?? 0;
+  const generation = 1;
+  const members: Member[] = [];
+  const storageVolumes: StorageVolumeRecord[] = [];
+  const label = async (volume: number, device: StorageDevice, uuid: string): Promise<Label> =>
+    writeLabels(codec, device, { pool: id, device: uuid, volume, generation, segmentBlocks });
+  for (const [volume, { device, path }] of devices.entries()) {
+    const uuid = randomUuid();
+    const written = await label(volume, device, uuid);
+    members.push(Member.fresh(device, path, written));
+    storageVolumes.push({ id: volume, state: 'unassigned', level: 'single', sizeBytes: written.sizeBytes, devices: [{ uuid, path }] });
+  }
+  if (members.length === 0) {
+    // The catalogue lives on members: an empty pool has one storage volume, which the first virtual volume gets.
+    if (place.make === undefined) throw new TypeError('a pool needs a device');
+    const uuid = randomUuid();
+    let written: Label | undefined;
+    const found = await place.make(0, uuid, volumeSizeBytes, async (device) => {
+      written = await label(0, device, uuid);
+    });
+    if (written === undefined) throw new VarveError('VARVE_INTERNAL', 'creating the pool');
+    members.push(Member.fresh(found.device, found.path, written));
+    storageVolumes.push({
+      id: 0,
+      state: 'unassigned',
+      level: 'single',
+      sizeBytes: written.sizeBytes,
+      devices: [{ uuid, path: found.path }],
+    });
+  }
+  const catalogue: Catalogue = checkCatalogue({
+    settings: { volumeSizeBytes, maxVolumes },
+    nextVolumeId: storageVolumes.length,
+    storageVolumes,
+    retired: [],
+    logs: [],
+    virtualVolumes: [],
+    criteria: [],
+    ancestors: [],
+  });
+  const nonce = randomUuid();
+  await writeCatalogue(
+    members,
+    generation,
+    codec.encodeFrame({ pool: id, generation, nonce, previous: ZERO_UUID, payload: encodeCatalogue(catalogue) }),
+  );
+  await place.remember?.(
+    id,
+    storageVolumes.flatMap((volume) => volume.devices),
+  );
+  return {
+    codec,
+    id,
+    place,
+    members,
+    catalogue,
+    generation,
+    nonce,
+    previous: ZERO_UUID,
+    readOnly: false,
+    segmentBlocks,
+    notes: [],
+    orphans: [],
+  };
+}
+
+/**
+ * Reads labels and catalogues of what was found and decides what the pool is. Devices that do not belong to it are closed and noted.
+ *
+ * @param poolId the pool that is meant, when that is known
+ */
+export async function openParts(
+  place: PoolPlace,
+  devices: readonly FoundDevice[],
+  options: PoolOptions,
+  poolId?: string,
+): Promise<PoolParts> {
+  checkSync(devices, options);
+  const codec = await FormatCodec.create(options.core);
+  const notes: string[] = [];
+  const seen: Member[] = [];
+  let trouble: unknown;
+  for (const { device, path } of devices) {
+    try {
+      const member = await Member.read(codec, device, path);
+      if (seen.some((other) => other.uuid === member.uuid)) {
+        notes.push(`${path ?? member.uuid}: a copy of a device that is there already; left alone`);
+        await device.close();
+        continue;
+      }
+      await member.readSlots(codec);
+      seen.push(member);
+    } catch (error) {
+      trouble ??= error;
+      notes.push(messageOf(error));
+      await device.close();
+    }
+  }
+  const id = poolId ?? mostCommon(seen.map((member) => member.label.pool));
+  const ours = seen.filter((member) => member.label.pool === id);
+  if (id === undefined || ours.length === 0) {
+    for (const member of seen) await member.device.close();
+    throw trouble ?? new VarveError('VARVE_NOT_FOUND', 'opening the pool', { detail: 'there is no storage device of a pool' });
+  }
+  try {
+    const { frame, catalogue } = chooseCatalogue(ours.map((member) => member.frames()));
+    const named = new Map(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, volume] as const)));
+    const retired = new Set(catalogue.retired.map((device) => device.uuid));
+    const members: Member[] = [];
+    const orphans: MemberRecord[] = [];
+    for (const member of seen) {
+      const volume = member.label.pool === id ? named.get(member.uuid) : undefined;
+      if (volume !== undefined && member.label.volume === volume.id) {
+        members.push(member);
+        if (member.readOnlyFeatures && options.readOnly !== true) {
+          throw new VarveError('VARVE_UNSUPPORTED', 'opening the pool for writing', {
+            detail: `${member.path ?? member.uuid} has features that need a newer version of Varve to write`,
+          });
+        }
+        continue;
+      }
+      await member.device.close();
+      if (retired.has(member.uuid)) continue;
+      const unborn = member.label.pool === id && member.slots.every((slot) => slot.frame === null && slot.problem === null);
+      if (unborn) orphans.push({ uuid: member.uuid, path: member.path });
+      notes.push(
+        `${member.path ?? member.uuid}: not in the pool's catalogue; ${unborn ? 'its making was cut off, it holds nothing' : 'left alone'}`,
+      );
+    }
+    for (const volume of catalogue.storageVolumes) {
+      for (const device of volume.devices) {
+        if (!members.some((member) => member.uuid === device.uuid))
+          notes.push(`storage volume ${volume.id}: its device is missing (${device.path ?? device.uuid})`);
+      }
+    }
+    return {
+      codec,
+      id,
+      place,
+      members,
+      catalogue,
+      generation: frame.generation,
+      nonce: frame.nonce,
+      previous: frame.previous,
+      readOnly: options.readOnly ?? false,
+      segmentBlocks: 0,
+      notes,
+      orphans,
+    };
+  } catch (error) {
+    for (const member of seen) await member.device.close();
+    throw error;
+  }
+}
+
+function checkSync(devices: readonly FoundDevice[], options: PoolOptions): void {
+  if (options.sync === true && !devices.every(({ device }) => isSyncDevice(device))) {
+    throw new VarveError('VARVE_UNSUPPORTED', 'opening the pool in sync mode', { detail: 'a device does not work synchronously' });
+  }
+}
+
+function mostCommon(values: readonly string[]): string | undefined {
+  const counts = new Map<string, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0];
+}

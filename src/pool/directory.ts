@@ -1,0 +1,335 @@
+// A pool in a directory: the embedded default.
+//
+//   lock                        held while the pool is open (lock.ts)
+//   pool.json                   the pool's uuid and a cache of where its members are; rewritten after each commit that changes them
+//   volume-0003-5fa0c2d1.varve  a storage volume made on demand, sparse: id and start of the device uuid
+//
+// `pool.json` is hostile input, and so is every label. A name in it is followed only if it has the form above; such a file is opened in the directory and
+// never through a symbolic link. A path outside the directory is opened only when the caller names it: in this call, or when the pool was made. For the
+// latter `pool.json` has the inode number of the directory in which it was written: a directory that was unpacked or copied from somewhere else does not
+// have it, and whoever opens that one names the devices again. Whatever is opened must be a regular file or block device with the labels of this pool
+// before anything is written to it.
+
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { FileDevice, syncDirectory } from '../device/file.ts';
+import type { StorageDevice } from '../device/device.ts';
+import { isVarveError, messageOf, VarveError } from '../errors.ts';
+import type { MemberRecord } from './catalogue.ts';
+import { FencedDevice } from './fenced.ts';
+import { PoolLock } from './lock.ts';
+import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
+import type { FoundDevice, PoolPlace } from './place.ts';
+import { StoragePool } from './pool.ts';
+import { foreignSignature } from './signature.ts';
+
+export interface InitPoolOptions extends Omit<CreatePoolOptions, 'provide' | 'readOnly'> {
+  /** Regular files or block devices, each a storage volume. Without any, storage volumes are files made in the directory on demand. */
+  readonly devices?: readonly string[] | undefined;
+  /** Takes devices that have something on them. */
+  readonly force?: boolean | undefined;
+}
+
+export interface OpenPoolOptions extends PoolOptions {
+  /** Devices outside of the pool's directory, where they are now. */
+  readonly devices?: readonly string[] | undefined;
+}
+
+const CACHE_NAME = 'pool.json';
+const LOCK_NAME = 'lock';
+const VOLUME_NAME = /^volume-\d{4,5}-[0-9a-f]{8}\.varve$/;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+/** 65534 members of 100 bytes; what is larger is none of ours. */
+const CACHE_BYTES_MAX = 16 << 20;
+const PATHS_MAX = 65536;
+
+/** `StoragePool` of `varve/node`: a pool in a directory. */
+export class DirectoryPool extends StoragePool {
+  /**
+   * Makes a pool in a directory, which is made if it is not there, and opens it.
+   *
+   * @throws VarveError `VARVE_EXISTS` when there is a pool, or something on a device (see `force`); `VARVE_LOCKED`, `VARVE_LIMIT`, `VARVE_IO`
+   */
+  static async init(path: string, options: InitPoolOptions = {}): Promise<DirectoryPool> {
+    const doing = `making a pool in '${path}'`;
+    const directory = resolve(path);
+    // The first directory that was made for it, if one was: then nothing of a pool that could not be made needs to stay.
+    let madeFrom: string | undefined;
+    try {
+      madeFrom = mkdirSync(directory, { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      throw new VarveError('VARVE_IO', doing, { detail: messageOf(cause), cause });
+    }
+    if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    const opened: FileDevice[] = [];
+    const made: string[] = [];
+    try {
+      if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+      const place = new DirectoryPlace(directory, lock, made);
+      const found: FoundDevice[] = [];
+      for (const given of options.devices ?? []) {
+        const where = resolve(given);
+        if (found.some((other) => other.path === where)) throw new RangeError(`${doing}: device '${given}' is given twice`);
+        const device = await FileDevice.open(where, { noFollow: false, exclusive: true });
+        opened.push(device);
+        if (options.force !== true) {
+          const signature = await foreignSignature(device);
+          if (signature !== null) throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
+        }
+        found.push({ device: place.fenced(device), path: where });
+      }
+      return new DirectoryPool(await createParts(place, found, options), options);
+    } catch (error) {
+      for (const device of opened) await device.close();
+      for (const file of made) remove(join(directory, file));
+      remove(join(directory, CACHE_NAME));
+      if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
+      lock.release();
+      throw error;
+    }
+  }
+
+  /**
+   * Opens the pool in a directory; for writing as its only user, for reading together with other readers.
+   *
+   * @throws VarveError `VARVE_NOT_FOUND`, `VARVE_LOCKED`, `VARVE_FENCED`, `VARVE_CORRUPT`, `VARVE_UNSUPPORTED`, `VARVE_IO`
+   */
+  static async open(path: string, options: OpenPoolOptions = {}): Promise<DirectoryPool> {
+    const doing = `opening pool '${path}'`;
+    const directory = resolve(path);
+    if (!isPool(directory)) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'there is no pool' });
+    const readOnly = options.readOnly ?? false;
+    const lock = PoolLock.acquire(join(directory, LOCK_NAME), readOnly ? 'shared' : 'exclusive');
+    const place = new DirectoryPlace(directory, lock, undefined);
+    const found: FoundDevice[] = [];
+    try {
+      const notes: string[] = [];
+      const cache = readCache(directory, notes);
+      for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
+        try {
+          const device = await FileDevice.open(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
+          found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
+        } catch (error) {
+          if (isVarveError(error, 'VARVE_LOCKED')) throw error;
+          notes.push(messageOf(error));
+        }
+      }
+      const parts = await openParts(place, found, options, cache?.pool);
+      const pool = new DirectoryPool({ ...parts, notes: [...notes, ...parts.notes] }, options);
+      try {
+        await pool.settle();
+      } catch (error) {
+        await pool.close();
+        throw error;
+      }
+      return pool;
+    } catch (error) {
+      for (const { device } of found) await device.close();
+      lock.release();
+      throw error;
+    }
+  }
+
+  override get path(): string {
+    return super.path ?? '';
+  }
+}
+
+class DirectoryPlace implements PoolPlace {
+  readonly path: string;
+  readonly #lock: PoolLock;
+  /** Files made so far, for `init` to take them away again when it fails. */
+  readonly #made: string[] | undefined;
+  #remembered = '';
+  onLost: ((error: VarveError) => void) | undefined;
+
+  constructor(directory: string, lock: PoolLock, made: string[] | undefined) {
+    this.path = directory;
+    this.#lock = lock;
+    this.#made = made;
+  }
+
+  async make(id: number, uuid: string, sizeBytes: number, prepare: (device: StorageDevice) => Promise<void>): Promise<FoundDevice> {
+    const name = `volume-${String(id).padStart(4, '0')}-${uuid.slice(0, 8)}.varve`;
+    const device = await FileDevice.open(join(this.path, name), { create: 'exclusive', sizeBytes, noFollow: true });
+    this.#made?.push(name);
+    try {
+      await prepare(device);
+      syncDirectory(this.path);
+    } catch (error) {
+      await device.close();
+      remove(join(this.path, name));
+      throw error;
+    }
+    return { device: this.fenced(device), path: name };
+  }
+
+  locate(path: string): string {
+    return resolve(this.path, path);
+  }
+
+  owns(path: string | null): boolean {
+    return path !== null && VOLUME_NAME.test(path);
+  }
+
+  async remove(path: string, uuid: string): Promise<void> {
+    // The name says whose file it is, so a catalogue cannot have another member's deleted.
+    if (!this.owns(path) || !path.endsWith(`-${uuid.slice(0, 8)}.varve`)) {
+      throw new VarveError('VARVE_INTERNAL', `deleting '${path}'`, { detail: `it is not the file of device ${uuid}` });
+    }
+    remove(join(this.path, path));
+    syncDirectory(this.path);
+  }
+
+  fenced(device: FileDevice): FencedDevice {
+    return new FencedDevice(device, () => {
+      const error = this.fence();
+      if (error !== undefined) this.onLost?.(error);
+      return error;
+    });
+  }
+
+  fence(): VarveError | undefined {
+    try {
+      this.#lock.check();
+      return undefined;
+    } catch (error) {
+      if (error instanceof VarveError) return error;
+      throw error;
+    }
+  }
+
+  async remember(pool: string, members: readonly MemberRecord[]): Promise<void> {
+    const directoryInode = String(lstatSync(this.path, { bigint: true }).ino);
+    const text = `${JSON.stringify({ pool, directoryInode, members: members.map(({ uuid, path }) => ({ uuid, path })) }, null, 2)}\n`;
+    if (text === this.#remembered) return;
+    const target = join(this.path, CACHE_NAME);
+    const temporary = `${target}.new`;
+    remove(temporary);
+    const descriptor = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600);
+    try {
+      writeSync(descriptor, text);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, target);
+    syncDirectory(this.path);
+    this.#remembered = text;
+  }
+
+  release(): void {
+    this.#lock.release();
+  }
+}
+
+interface Cache {
+  readonly pool: string;
+  readonly directoryInode: string;
+  readonly paths: readonly string[];
+}
+
+/** What `pool.json` says, if it says something; a cache that is missing or spoilt costs its knowledge only. */
+function readCache(directory: string, notes: string[]): Cache | undefined {
+  const path = join(directory, CACHE_NAME);
+  let text: string;
+  try {
+    const descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const stat = fstatSync(descriptor);
+      if (!stat.isFile() || stat.size > CACHE_BYTES_MAX) throw new Error('it is no file of a sensible size');
+      text = readFileSync(descriptor, 'utf8');
+    } finally {
+      closeSync(descriptor);
+    }
+    const value: unknown = JSON.parse(text);
+    if (typeof value !== 'object' || value === null) throw new Error('it is no object');
+    const { pool, directoryInode, members } = value as { pool?: unknown; directoryInode?: unknown; members?: unknown };
+    if (typeof pool !== 'string' || !UUID.test(pool)) throw new Error('it names no pool');
+    if (!Array.isArray(members) || members.length > PATHS_MAX) throw new Error('it has no list of members');
+    const paths: string[] = [];
+    for (const member of members as unknown[]) {
+      const where = typeof member === 'object' && member !== null ? (member as { path?: unknown }).path : undefined;
+      if (typeof where === 'string' && where.length > 0 && where.length <= 4096 && !where.includes('\0')) paths.push(where);
+    }
+    return { pool, directoryInode: typeof directoryInode === 'string' ? directoryInode : '', paths };
+  } catch (error) {
+    notes.push(`${CACHE_NAME} is of no use (${messageOf(error)}); the directory is searched instead`);
+    return undefined;
+  }
+}
+
+interface Candidate {
+  /** As the catalogue keeps it. */
+  readonly path: string;
+  /** To open. */
+  readonly location: string;
+  readonly inside: boolean;
+}
+
+/** What may be a member: every file of the right name in the directory, what the caller names, and what the caller named when the pool was made. */
+function findMembers(directory: string, cache: Cache | undefined, named: readonly string[], notes: string[]): Candidate[] {
+  const found = new Map<string, Candidate>();
+  for (const name of readdirSync(directory)) {
+    if (VOLUME_NAME.test(name)) found.set(name, { path: name, location: join(directory, name), inside: true });
+  }
+  for (const path of named) {
+    const location = resolve(path);
+    found.set(location, { path: location, location, inside: false });
+  }
+  const trusted = cache !== undefined && cache.directoryInode === String(statSync(directory, { bigint: true }).ino);
+  for (const path of cache?.paths ?? []) {
+    if (found.has(path) || VOLUME_NAME.test(path)) continue;
+    if (!isAbsolute(path))
+      notes.push(`${CACHE_NAME} names ${JSON.stringify(path)}, which is no storage volume of this directory; left alone`);
+    else if (!trusted)
+      notes.push(
+        `${CACHE_NAME} names ${JSON.stringify(path)}, and was not written in this directory; name the device yourself if it is yours`,
+      );
+    else found.set(path, { path, location: path, inside: false });
+  }
+  return [...found.values()];
+}
+
+/** Does the directory hold a pool, as far as names can tell? */
+export function isPool(directory: string): boolean {
+  try {
+    return readdirSync(directory).some((name) => name === CACHE_NAME || VOLUME_NAME.test(name));
+  } catch {
+    return false;
+  }
+}
+
+/** Takes away the lock file and, from the innermost on, the directories that were made; one that is not empty stays. */
+function removeDirectories(directory: string, outermost: string): void {
+  try {
+    remove(join(directory, LOCK_NAME));
+    for (let at = directory; at.length >= outermost.length; at = dirname(at)) rmdirSync(at);
+  } catch {
+    // somebody has put something into it
+  }
+}
+
+function remove(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

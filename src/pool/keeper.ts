@@ -1,0 +1,443 @@
+// The one who changes the catalogue. It holds the members, and every change goes through its mutex and is durable on all of them before it counts.
+//
+// A commit that failed half-way is taken back by committing the old content again; when that fails too, nothing is committed any more until the pool is
+// opened again: either content is whole on disk then, and both are true.
+
+import { isVarveError, messageOf, VarveError } from '../errors.ts';
+import type { LogVolume } from '../volume/log.ts';
+import {
+  checkCatalogue,
+  encodeCatalogue,
+  nextAncestors,
+  STORAGE_VOLUME_ID_MAX,
+  ZERO_UUID,
+  type Catalogue,
+  type LogRecord,
+  type MemberRecord,
+  type StorageVolumeRecord,
+  type VirtualVolumeRecord,
+} from './catalogue.ts';
+import { FRAME_HEADER_BYTES, randomUuid, type FormatCodec, type Label } from './label.ts';
+import { writeCatalogue, writeCatalogueSync, writeLabel, writeLabels, Member } from './member.ts';
+import type { PoolPlace } from './place.ts';
+
+/** What a keeper starts with. */
+export interface PoolParts {
+  readonly codec: FormatCodec;
+  readonly id: string;
+  readonly place: PoolPlace;
+  readonly members: readonly Member[];
+  readonly catalogue: Catalogue;
+  readonly generation: number;
+  readonly nonce: string;
+  readonly previous: string;
+  readonly readOnly: boolean;
+  readonly segmentBlocks: number;
+  readonly notes: readonly string[];
+  /** Devices of this pool that no catalogue ever named: their making was cut off. */
+  readonly orphans: readonly MemberRecord[];
+}
+
+/** Trouble that repeats itself must not fill the memory. */
+const NOTES_MAX = 1000;
+
+interface NextCatalogue {
+  readonly catalogue: Catalogue;
+  readonly generation: number;
+  readonly nonce: string;
+  readonly previous: string;
+  readonly frame: Uint8Array;
+}
+
+export class Keeper {
+  readonly id: string;
+  readonly readOnly: boolean;
+  readonly codec: FormatCodec;
+  readonly place: PoolPlace;
+  readonly members = new Map<string, Member>();
+  /** Things worth knowing that are no damage. */
+  readonly notes: string[];
+  readonly #segmentBlocks: number;
+  #orphans: readonly MemberRecord[];
+  /** Steps that hold or wait for the mutex. */
+  #busy = 0;
+  #mutex: Promise<unknown> = Promise.resolve();
+  #catalogue: Catalogue;
+  #generation: number;
+  #nonce: string;
+  #previous: string;
+  /** Why nothing can be committed any more. */
+  #stuck: Error | undefined;
+
+  constructor(parts: PoolParts) {
+    this.id = parts.id;
+    this.readOnly = parts.readOnly;
+    this.codec = parts.codec;
+    this.place = parts.place;
+    this.#segmentBlocks = parts.segmentBlocks;
+    for (const member of parts.members) this.members.set(member.uuid, member);
+    this.#catalogue = parts.catalogue;
+    this.#generation = parts.generation;
+    this.#nonce = parts.nonce;
+    this.#previous = parts.previous;
+    this.notes = [...parts.notes];
+    this.#orphans = parts.orphans;
+  }
+
+  get catalogue(): Catalogue {
+    return this.#catalogue;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  get nonce(): string {
+    return this.#nonce;
+  }
+
+  get previous(): string {
+    return this.#previous;
+  }
+
+  /** Somebody holds or waits for the mutex. */
+  get busy(): boolean {
+    return this.#busy > 0;
+  }
+
+  /** Resolves when everybody who waits now has had his turn. */
+  async idle(): Promise<void> {
+    await this.#mutex;
+  }
+
+  // ——— looking things up ———
+
+  find(name: string): VirtualVolumeRecord | undefined {
+    return this.#catalogue.virtualVolumes.find((record) => record.name === name);
+  }
+
+  need(name: string, doing: string): VirtualVolumeRecord {
+    const record = this.find(name);
+    if (record === undefined) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `the pool has no volume '${name}'` });
+    return record;
+  }
+
+  virtualVolumeOf(log: string): VirtualVolumeRecord | undefined {
+    return this.#catalogue.virtualVolumes.find((record) => record.log === log);
+  }
+
+  logRecord(uuid: string): LogRecord {
+    const record = this.#catalogue.logs.find((log) => log.uuid === uuid);
+    if (record === undefined) throw new VarveError('VARVE_INTERNAL', `looking for log ${uuid}`);
+    return record;
+  }
+
+  storageVolume(id: number): StorageVolumeRecord {
+    const volume = this.#catalogue.storageVolumes.find((one) => one.id === id);
+    if (volume === undefined) throw new VarveError('VARVE_INTERNAL', `looking for storage volume ${id}`);
+    return volume;
+  }
+
+  logVolume(volume: StorageVolumeRecord, made: readonly Member[]): LogVolume {
+    const members = volume.devices.map((device) => this.members.get(device.uuid) ?? made.find((member) => member.uuid === device.uuid));
+    const label = members[0]?.label;
+    if (label === undefined) throw new VarveError('VARVE_IO', `using storage volume ${volume.id}`, { detail: 'its device is missing' });
+    return {
+      id: volume.id,
+      level: label.level,
+      members: members.map((member) => member?.device),
+      stripBlocks: Math.max(1, label.stripBlocks), // a strip of `single` is a block
+      segmentBlocks: label.segmentBlocks,
+      segmentCount: label.segmentCount,
+      dataOffset: label.dataOffset,
+      rootFrontOffset: label.rootFrontOffset,
+      rootBackOffset: label.rootBackOffset,
+    };
+  }
+
+  note(text: string): void {
+    if (this.notes.length < NOTES_MAX) this.notes.push(text);
+  }
+
+  locate(path: string | null): string | null {
+    return path === null ? null : (this.place.locate?.(path) ?? path);
+  }
+
+  // ——— storage volumes ———
+
+  spare(taken: readonly StorageVolumeRecord[]): StorageVolumeRecord | undefined {
+    return this.#catalogue.storageVolumes.find(
+      (volume) =>
+        volume.state === 'unassigned' &&
+        !taken.some((other) => other.id === volume.id) &&
+        volume.devices.every((device) => this.members.has(device.uuid)),
+    );
+  }
+
+  /** An unassigned storage volume, or a new one, which then is in `made` and in no catalogue yet. */
+  async takeVolume(doing: string, taken: readonly StorageVolumeRecord[], made: Member[]): Promise<StorageVolumeRecord> {
+    const spare = this.spare(taken);
+    if (spare !== undefined) return spare;
+    const { settings, storageVolumes } = this.#catalogue;
+    if (storageVolumes.length + taken.length >= settings.maxVolumes && settings.volumeSizeBytes !== 0) {
+      const detail = `the pool has all of its ${settings.maxVolumes} storage volumes and none of them is free`;
+      throw new VarveError('VARVE_NO_SPACE', doing, { detail });
+    }
+    return this.#makeVolume(doing, taken, made);
+  }
+
+  async #makeVolume(doing: string, taken: readonly StorageVolumeRecord[], made: Member[]): Promise<StorageVolumeRecord> {
+    const { settings, storageVolumes } = this.#catalogue;
+    if (this.place.make === undefined || settings.volumeSizeBytes === 0) {
+      throw new VarveError('VARVE_NO_SPACE', doing, { detail: 'the pool has no free storage volume' });
+    }
+    const used = new Set([...storageVolumes, ...taken].map((volume) => volume.id));
+    let id = Math.max(this.#catalogue.nextVolumeId, ...taken.map((volume) => volume.id + 1));
+    if (id > STORAGE_VOLUME_ID_MAX) for (id = 0; used.has(id);) id++;
+    if (id > STORAGE_VOLUME_ID_MAX) throw new VarveError('VARVE_LIMIT', doing, { detail: 'there are no more storage volume ids' });
+    const uuid = randomUuid();
+    const request = { pool: this.id, device: uuid, volume: id, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
+    let label: Label | undefined;
+    this.checkFence();
+    const found = await this.place.make(id, uuid, settings.volumeSizeBytes, async (device) => {
+      label = await writeLabels(this.codec, device, request);
+    });
+    if (label === undefined) throw new VarveError('VARVE_INTERNAL', doing, { detail: 'a new storage volume was not labelled' });
+    made.push(Member.fresh(found.device, found.path, label));
+    return { id, state: 'unassigned', level: 'single', sizeBytes: label.sizeBytes, devices: [{ uuid, path: found.path }] };
+  }
+
+  async makeSpare(): Promise<void> {
+    if (this.spare([]) !== undefined) return;
+    const made: Member[] = [];
+    try {
+      const volume = await this.takeVolume('making a spare storage volume', [], made);
+      await this.commit((catalogue) => ({ ...catalogue, storageVolumes: [...catalogue.storageVolumes, volume].sort(byId) }), made);
+    } catch (error) {
+      if (!this.isNamed(made)) for (const member of made) await this.discardMember(member);
+      if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
+    }
+  }
+
+  // ——— commits ———
+
+  /** One at a time, in order. */
+  exclusive<T>(step: () => Promise<T>): Promise<T> {
+    this.#busy++;
+    const turn = this.#mutex.then(step, step).finally(() => {
+      this.#busy--;
+    });
+    this.#mutex = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Only under the mutex. `made` joins the members when the commit is durable. */
+  async commit(change: (catalogue: Catalogue) => Catalogue, made: readonly Member[]): Promise<void> {
+    const next = this.#nextCatalogue(change(this.#catalogue), made);
+    const members = [...this.members.values(), ...made];
+    try {
+      await writeCatalogue(members, next.generation, next.frame);
+    } catch (error) {
+      await this.#takeBack(members, next, error);
+      throw asVarveError(error, 'committing the catalogue');
+    }
+    this.#adopt(next, made);
+    await this.remember();
+  }
+
+  commitSync(change: (catalogue: Catalogue) => Catalogue): void {
+    const next = this.#nextCatalogue(change(this.#catalogue), []);
+    try {
+      writeCatalogueSync([...this.members.values()], next.generation, next.frame);
+    } catch (error) {
+      this.#stuck = error instanceof Error ? error : new Error(messageOf(error));
+      throw asVarveError(error, 'committing the catalogue');
+    }
+    this.#adopt(next, []);
+  }
+
+  #nextCatalogue(content: Catalogue, made: readonly Member[]): NextCatalogue {
+    const doing = 'committing the catalogue';
+    this.#checkOpenForCommit(doing);
+    const generation = this.#generation + 1;
+    const nonce = randomUuid();
+    const previous = this.#generation === 0 ? ZERO_UUID : this.#nonce;
+    const nextVolumeId = Math.max(content.nextVolumeId, ...content.storageVolumes.map((volume) => volume.id + 1));
+    const catalogue = checkCatalogue({ ...content, nextVolumeId, ancestors: nextAncestors({ previous: this.#previous }, this.#catalogue) });
+    const payload = encodeCatalogue(catalogue);
+    const room = Math.min(...[...this.members.values(), ...made].map((member) => member.label.slotBytes)) - FRAME_HEADER_BYTES;
+    if (payload.length > room) {
+      throw new VarveError('VARVE_LIMIT', doing, { detail: `it has ${payload.length} bytes, and the devices have room for ${room}` });
+    }
+    return {
+      catalogue,
+      generation,
+      nonce,
+      previous,
+      frame: this.codec.encodeFrame({ pool: this.id, generation, nonce, previous, payload }),
+    };
+  }
+
+  #adopt(next: NextCatalogue, made: readonly Member[]): void {
+    this.#catalogue = next.catalogue;
+    this.#generation = next.generation;
+    this.#previous = next.previous;
+    this.#nonce = next.nonce;
+    for (const member of made) this.members.set(member.uuid, member);
+  }
+
+  /** Some members may have the failed catalogue: the old content follows it as a commit of its own. */
+  async #takeBack(members: readonly Member[], failed: NextCatalogue, error: unknown): Promise<void> {
+    const old = this.#catalogue;
+    this.#catalogue = { ...old, ancestors: failed.catalogue.ancestors };
+    const kept = members.filter((member) => this.members.has(member.uuid));
+    this.#generation = failed.generation;
+    this.#previous = failed.previous;
+    this.#nonce = failed.nonce;
+    try {
+      const next = this.#nextCatalogue(old, []);
+      await writeCatalogue(kept, next.generation, next.frame);
+      this.#adopt(next, []);
+    } catch {
+      this.#catalogue = old;
+      this.#stuck = error instanceof Error ? error : new Error(messageOf(error));
+    }
+  }
+
+  /** Commits without these storage volumes: those that the pool made are retired, the others are free again. Only under the mutex. */
+  async commitWithout(ids: ReadonlySet<number>, change: (catalogue: Catalogue) => Catalogue): Promise<readonly MemberRecord[]> {
+    const given: MemberRecord[] = [];
+    for (const volume of this.#catalogue.storageVolumes) {
+      if (!ids.has(volume.id)) continue;
+      for (const device of volume.devices) {
+        const member = this.members.get(device.uuid);
+        const path = member === undefined ? device.path : member.path;
+        if (this.place.owns?.(path) === true) given.push({ uuid: device.uuid, path });
+      }
+    }
+    // The catalogue lives on members. When the last ones go, a new one, which takes no room, comes before; if that cannot be had, one stays.
+    const made: Member[] = [];
+    const spares: StorageVolumeRecord[] = [];
+    if (given.length > 0 && [...this.members.keys()].every((uuid) => given.some((device) => device.uuid === uuid))) {
+      try {
+        spares.push(await this.#makeVolume('keeping a storage volume', [], made));
+      } catch (error) {
+        if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
+        given.pop();
+      }
+    }
+    const gone = new Set(given.map((device) => device.uuid));
+    const without = (catalogue: Catalogue): Catalogue => {
+      const changed = change(catalogue);
+      const left = changed.storageVolumes.flatMap((volume) => {
+        if (!ids.has(volume.id)) return [volume];
+        return volume.devices.some((device) => gone.has(device.uuid)) ? [] : [{ ...volume, state: 'unassigned' as const }];
+      });
+      return { ...changed, storageVolumes: [...left, ...spares].sort(byId), retired: [...changed.retired, ...given] };
+    };
+    try {
+      await this.commit(without, made);
+    } catch (error) {
+      if (!this.isNamed(made)) for (const member of made) await this.discardMember(member);
+      throw error;
+    }
+    return given;
+  }
+
+  /** Deletes the files of retired devices and forgets them. What cannot be deleted now stays retired. Only under the mutex. */
+  async removeRetired(devices: readonly MemberRecord[]): Promise<void> {
+    const done = new Set<string>();
+    for (const { uuid, path } of devices) {
+      const member = this.members.get(uuid);
+      this.members.delete(uuid);
+      try {
+        await member?.device.close();
+        const where = member === undefined ? path : member.path;
+        if (where !== null && this.place.owns?.(where) === true) await this.place.remove?.(where, uuid);
+        done.add(uuid);
+      } catch (error) {
+        this.note(`${path ?? uuid}: not deleted yet: ${messageOf(error)}`);
+      }
+    }
+    if (done.size > 0)
+      await this.commit((catalogue) => ({ ...catalogue, retired: catalogue.retired.filter((device) => !done.has(device.uuid)) }), []);
+  }
+
+  /** A device that no catalogue ever named. */
+  async discardMember(member: Member): Promise<void> {
+    try {
+      await member.device.close();
+      if (member.path !== null && this.place.owns?.(member.path) === true) await this.place.remove?.(member.path, member.uuid);
+    } catch (error) {
+      this.note(`${member.path ?? member.uuid}: not deleted: ${messageOf(error)}`);
+    }
+  }
+
+  /** May a catalogue on disk name these? Then they must stay. */
+  isNamed(made: readonly Member[]): boolean {
+    return this.#stuck !== undefined || made.some((member) => this.members.has(member.uuid));
+  }
+
+  async remember(): Promise<void> {
+    if (this.readOnly) return;
+    const members = this.#catalogue.storageVolumes.flatMap((volume) =>
+      volume.devices.map((device) => ({ uuid: device.uuid, path: this.members.get(device.uuid)?.path ?? device.path })),
+    );
+    try {
+      await this.place.remember?.(this.id, members);
+    } catch (error) {
+      this.note(`the cache of member paths was not written: ${messageOf(error)}`);
+    }
+  }
+
+  #checkOpenForCommit(doing: string): void {
+    if (this.readOnly) throw new VarveError('VARVE_READ_ONLY', doing);
+    if (this.#stuck !== undefined) {
+      throw new VarveError('VARVE_READ_ONLY', doing, {
+        detail: 'an earlier commit failed half-way; open the pool again',
+        cause: this.#stuck,
+      });
+    }
+    this.checkFence();
+  }
+
+  checkFence(): void {
+    const fenced = this.place.fence?.();
+    if (fenced !== undefined) throw fenced;
+  }
+
+  /**
+   * After opening for writing: mends labels, completes a commit that was cut off, deletes what the pool gave up. Only under the mutex.
+   */
+  async settle(): Promise<void> {
+    let mend = false;
+    for (const member of this.members.values()) {
+      for (const side of member.labelProblems.keys()) {
+        await writeLabel(this.codec, member, side);
+        this.note(`${member.path ?? member.uuid}: the ${side} label was damaged and has been mended`);
+      }
+      const slots = member.slots.filter((slot) => slot.slot === this.#generation % 2);
+      if (slots.some((slot) => slot.frame?.nonce !== this.#nonce)) mend = true;
+    }
+    if (mend) await this.commit((catalogue) => catalogue, []);
+    for (const { uuid, path } of this.#orphans) {
+      if (path !== null && this.place.owns?.(path) === true) await this.place.remove?.(path, uuid);
+    }
+    this.#orphans = [];
+    if (this.#catalogue.retired.length > 0) await this.removeRetired(this.#catalogue.retired);
+    await this.remember();
+  }
+}
+
+function asVarveError(error: unknown, doing: string): VarveError {
+  if (isVarveError(error)) return error;
+  const code = (error as NodeJS.ErrnoException | null)?.code;
+  return new VarveError(code === 'ENOSPC' || code === 'EDQUOT' ? 'VARVE_NO_SPACE' : 'VARVE_IO', doing, {
+    detail: messageOf(error),
+    cause: error,
+  });
+}
+
+export function byId(a: { readonly id: number }, b: { readonly id: number }): number {
+  return a.id - b.id;
+}

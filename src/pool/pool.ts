@@ -1,0 +1,565 @@
+// A storage pool: storage volumes, the catalogue that says whose they are, and the logs that stand on them.
+//
+// Everything that changes the catalogue runs under one mutex (keeper.ts), and in these orders, each step durable before the next:
+//
+//   create   new storage volume: file, labels, its directory → the log's first roots and its source → catalogue with volume, log and name
+//   grow     new storage volume: file, labels, its directory → catalogue with the volume assigned → the core hears of it
+//   shrink   the core moves everything off and commits roots without it → catalogue without it (its file in `retired`) → the core forgets it →
+//            the file is deleted
+//   delete   the log stops → catalogue without name, log and volumes (their files in `retired`) → the files are deleted
+//   heal     labels of one side from the other → the catalogue anew on both sides of every member
+//
+// So a file that the catalogue does not name holds nothing, a file that it names exists with its labels, and no volume belongs to two logs.
+//
+// Nothing here knows files. Where devices come from is a `PoolPlace`'s business (directory.ts for files).
+
+import type { StorageDevice } from '../device/device.ts';
+import { isVarveError, messageOf, VarveError } from '../errors.ts';
+import { checkName } from '../names.ts';
+import { parseSize } from '../units.ts';
+import { Log, type LogPolicy } from '../volume/log.ts';
+import { DEFAULT_SOURCE } from '../volume/source.ts';
+import { VirtualVolume } from '../volume/volume.ts';
+import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
+import type { Catalogue, StorageVolumeRecord, VirtualVolumeRecord } from './catalogue.ts';
+import { byId, Keeper, type PoolParts } from './keeper.ts';
+import { randomUuid, uuidBytes } from './label.ts';
+import type { Member } from './member.ts';
+import { GivenPlace, type FoundDevice } from './place.ts';
+import { checkPolicy, type VolumePolicy } from './policy.ts';
+import {
+  checkPool,
+  describePool,
+  statusOf,
+  type CheckOptions,
+  type CheckResult,
+  type Logs,
+  type PoolDescription,
+  type PoolStatus,
+} from './report.ts';
+
+export interface CreateVolumeOptions {
+  /** Virtual size; 0 or left out: adopted from what is replicated into it. */
+  readonly size?: number | string | undefined;
+  readonly policy?: Partial<VolumePolicy> | undefined;
+  /** Name of its one source. A volume whose source is not `default` is used through `volume.source(name)`. */
+  readonly source?: string | undefined;
+}
+
+/** A log that is open, or being opened. */
+interface OpenLog {
+  readonly uuid: string;
+  readonly opening: Promise<Log>;
+  log: Log | undefined;
+  /** Before the catalogue names it, a log must not grow. */
+  growing: boolean;
+  /** A storage volume that is being emptied. */
+  evacuating: number | undefined;
+  readonly waiters: (() => void)[];
+  backgroundError: Error | undefined;
+}
+
+/** An evacuation that does not free a segment in this time is stuck. */
+const EVACUATION_PATIENCE_MS = 30_000;
+/** One that stands still for so long is helped by a checkpoint. */
+const EVACUATION_PUSH_MS = 300;
+
+export class StoragePool extends EventTarget {
+  readonly sync: boolean;
+  readonly #keeper: Keeper;
+  readonly #options: PoolOptions;
+  readonly #logs = new Map<string, OpenLog>();
+  #closing: Promise<void> | undefined;
+
+  protected constructor(parts: PoolParts, options: PoolOptions) {
+    super();
+    this.#keeper = new Keeper(parts);
+    this.#options = options;
+    this.sync = options.sync ?? false;
+    // No log goes on without the lock: what is not durable yet is not to be written by us any more.
+    parts.place.onLost = (error) => {
+      for (const { log } of this.#logs.values()) log?.loop.stop(error.code, error.message, error);
+    };
+  }
+
+  /**
+   * A new pool on these devices, each a storage volume of level `single`; what was on them is lost. Closing the pool closes them.
+   *
+   * @throws VarveError `VARVE_LIMIT` when a device is too small (1 MiB is enough), `VARVE_IO`
+   */
+  static async create(devices: readonly StorageDevice[], options: CreatePoolOptions = {}): Promise<StoragePool> {
+    return new StoragePool(await createParts(new GivenPlace(options.provide), devices.map(unnamed), options), options);
+  }
+
+  /**
+   * The pool on these devices. Closing the pool closes them.
+   *
+   * @throws VarveError `VARVE_NOT_FOUND`, `VARVE_CORRUPT`, `VARVE_FENCED`, `VARVE_UNSUPPORTED`, `VARVE_IO`
+   */
+  static async openDevices(
+    devices: readonly StorageDevice[],
+    options: PoolOptions & Pick<CreatePoolOptions, 'provide'> = {},
+  ): Promise<StoragePool> {
+    const pool = new StoragePool(await openParts(new GivenPlace(options.provide), devices.map(unnamed), options), options);
+    await pool.settle();
+    return pool;
+  }
+
+  get id(): string {
+    return this.#keeper.id;
+  }
+
+  get readOnly(): boolean {
+    return this.#keeper.readOnly;
+  }
+
+  get path(): string | null {
+    return this.#keeper.place.path;
+  }
+
+  /** Counts commits of the catalogue. */
+  get generation(): number {
+    return this.#keeper.generation;
+  }
+
+  /** Things worth knowing that are no damage. */
+  get notes(): readonly string[] {
+    return this.#keeper.notes;
+  }
+
+  /** Names of the virtual volumes, in order of creation. */
+  get volumes(): readonly string[] {
+    return this.#keeper.catalogue.virtualVolumes.map((record) => record.name);
+  }
+
+  // ——— virtual volumes ———
+
+  /**
+   * A new virtual volume, thin: it takes one storage volume now and more when it needs them.
+   *
+   * @throws VarveError `VARVE_EXISTS`, `VARVE_NO_SPACE` when the pool has no storage volume to give
+   */
+  async createVolume(name: string, options: CreateVolumeOptions = {}): Promise<VirtualVolume> {
+    const normal = checkName(name, 'volume');
+    const policy = checkPolicy(options.policy);
+    const sizeBytes = parseSize(options.size ?? 0, 'virtual size');
+    const source = checkName(options.source ?? DEFAULT_SOURCE, 'source');
+    const doing = `creating volume '${normal}'`;
+    this.#checkWritable(doing);
+    return this.#keeper.exclusive(async () => {
+      if (this.#keeper.find(normal) !== undefined) throw new VarveError('VARVE_EXISTS', doing);
+      const made: Member[] = [];
+      const uuid = randomUuid();
+      let open: OpenLog | undefined;
+      try {
+        const volumes: StorageVolumeRecord[] = [];
+        for (let count = 0; count < policy.minVolumes; count++) volumes.push(await this.#keeper.takeVolume(doing, volumes, made));
+        open = this.#startLog(uuid, normal, (hooks) =>
+          Log.create({
+            ...hooks,
+            name: normal,
+            uuid: uuidBytes(uuid),
+            key: globalThis.crypto.getRandomValues(new Uint8Array(16)),
+            volumes: volumes.map((volume) => this.#keeper.logVolume(volume, made)),
+            policy: corePolicy(policy, this.#keeper.catalogue),
+          }),
+        );
+        const log = await open.opening;
+        await log.createSource(0, source, sizeBytes);
+        await this.#keeper.commit((catalogue) => {
+          const ids = new Set(volumes.map((volume) => volume.id));
+          return {
+            ...catalogue,
+            storageVolumes: [...catalogue.storageVolumes.filter((volume) => !ids.has(volume.id)), ...volumes.map(assigned)].sort(byId),
+            logs: [...catalogue.logs, { uuid, volumes: volumes.map((volume) => volume.id) }],
+            virtualVolumes: [...catalogue.virtualVolumes, { name: normal, log: uuid, number: 0, policy, createdAt: Date.now() }],
+          };
+        }, made);
+        open.growing = true;
+        log.growthPossible();
+        return new VirtualVolume(log, normal, 0);
+      } catch (error) {
+        await open?.opening.then((log) => log.abandon()).catch(() => undefined);
+        this.#logs.delete(uuid);
+        if (!this.#keeper.isNamed(made)) for (const member of made) await this.#keeper.discardMember(member);
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Deletes a virtual volume with all its snapshots, and gives its storage volumes back.
+   *
+   * @throws VarveError `VARVE_NOT_FOUND`
+   */
+  async deleteVolume(name: string): Promise<void> {
+    const normal = name.normalize('NFC');
+    const doing = `deleting volume '${normal}'`;
+    this.#checkWritable(doing);
+    await this.#keeper.exclusive(async () => {
+      const record = this.#keeper.need(normal, doing);
+      if (this.#keeper.catalogue.virtualVolumes.some((other) => other.log === record.log && other.name !== record.name)) {
+        throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: 'another volume shares its log' });
+      }
+      const open = this.#logs.get(record.log);
+      this.#logs.delete(record.log);
+      await open?.opening.then((log) => log.abandon()).catch(() => undefined);
+      const ids = new Set(this.#keeper.logRecord(record.log).volumes);
+      const given = await this.#keeper.commitWithout(ids, (catalogue) => ({
+        ...catalogue,
+        logs: catalogue.logs.filter((log) => log.uuid !== record.log),
+        virtualVolumes: catalogue.virtualVolumes.filter((volume) => volume.name !== record.name),
+      }));
+      await this.#keeper.removeRetired(given);
+    });
+    for (const { log } of this.#logs.values()) log?.growthPossible();
+  }
+
+  /**
+   * A virtual volume, its log opened when this is the first call for it. Each call gives a handle of its own.
+   *
+   * @throws VarveError `VARVE_NOT_FOUND`, `VARVE_CORRUPT`, `VARVE_IO`
+   */
+  async volume(name: string): Promise<VirtualVolume> {
+    const doing = `opening volume '${name}'`;
+    this.#checkOpen(doing);
+    const record = this.#keeper.need(name.normalize('NFC'), doing);
+    const log = await this.#openLog(record);
+    return new VirtualVolume(log, record.name, record.number);
+  }
+
+  has(name: string): boolean {
+    return this.#keeper.find(name.normalize('NFC')) !== undefined;
+  }
+
+  policyOf(name: string): VolumePolicy {
+    return this.#keeper.need(name.normalize('NFC'), `reading the policy of '${name}'`).policy;
+  }
+
+  // ——— figures ———
+
+  async status(): Promise<PoolStatus> {
+    this.#checkOpen('reading the status');
+    return statusOf(this.#keeper, this.#reported());
+  }
+
+  /** Verifies everything that is in use on every device: labels, catalogues, and all of every log. Changes nothing. */
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    this.#checkOpen('checking the pool');
+    return checkPool(this.#keeper, this.#reported(), options);
+  }
+
+  /** What is on the devices, for people and for tests that look for damage: the bytes that the pool itself uses, and what the logs say. */
+  async describe(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<PoolDescription> {
+    this.#checkOpen('describing the pool');
+    return describePool(this.#keeper, this.#reported(), options.signal);
+  }
+
+  #reported(): Logs {
+    return { open: (record) => this.#openLog(record), opened: (uuid) => this.#logs.get(uuid)?.log };
+  }
+
+  // ——— maintenance ———
+
+  /**
+   * Does what is otherwise left to the background or to the next call: gives storage volumes back that are not needed, and (in sync mode) makes the spare
+   * that growth inside a synchronous call needs.
+   */
+  async maintain(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    this.#checkWritable('maintaining the pool');
+    for (const open of Array.from(this.#logs.values())) {
+      const log = await open.opening;
+      while (!log.closed && !log.loop.dead) {
+        options.signal?.throwIfAborted();
+        this.#consider(open);
+        if (open.evacuating === undefined) break;
+        if (!(await this.#evacuated(open, options.signal))) break;
+      }
+    }
+    if (this.sync && this.#keeper.catalogue.virtualVolumes.some((record) => this.#mayGrow(record))) {
+      await this.#keeper.exclusive(() => this.#keeper.makeSpare());
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const errors: unknown[] = [];
+    const attempt = async (step: () => unknown): Promise<void> => {
+      try {
+        await step();
+      } catch (error) {
+        errors.push(error);
+      }
+    };
+    // Growth that is under way ends first; new calls are refused from now on.
+    await this.#keeper.idle();
+    for (const open of this.#logs.values()) {
+      const log = await open.opening.catch(() => undefined);
+      if (log === undefined) continue;
+      open.growing = !this.readOnly;
+      await attempt(() => (this.readOnly ? log.abandon() : log.close()));
+    }
+    await this.#keeper.idle();
+    for (const member of this.#keeper.members.values()) await attempt(() => member.device.close());
+    await attempt(() => this.#keeper.place.release());
+    if (errors.length > 0) throw errors[0];
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /**
+   * After opening for writing: mends what opening has found, completes a commit that was cut off, deletes what the pool gave up.
+   * @internal
+   */
+  protected async settle(): Promise<void> {
+    if (!this.readOnly) await this.#keeper.exclusive(() => this.#keeper.settle());
+  }
+
+  // ——— logs ———
+
+  async #openLog(record: VirtualVolumeRecord): Promise<Log> {
+    let open = this.#logs.get(record.log);
+    if (open === undefined) {
+      const volumes = this.#keeper.logRecord(record.log).volumes.map((id) => this.#keeper.storageVolume(id));
+      const missing = volumes.find((volume) => volume.devices.some((device) => !this.#keeper.members.has(device.uuid)));
+      if (missing !== undefined) {
+        const detail = `storage volume ${missing.id} is missing (${missing.devices.map((device) => device.path ?? device.uuid).join(', ')})`;
+        throw new VarveError('VARVE_IO', `opening volume '${record.name}'`, { detail });
+      }
+      open = this.#startLog(record.log, record.name, (hooks) =>
+        Log.open({
+          ...hooks,
+          name: record.name,
+          uuid: uuidBytes(record.log),
+          volumes: volumes.map((volume) => this.#keeper.logVolume(volume, [])),
+          policy: corePolicy(record.policy, this.#keeper.catalogue),
+        }),
+      );
+      open.growing = !this.readOnly;
+    }
+    try {
+      return await open.opening;
+    } catch (error) {
+      this.#logs.delete(record.log); // the next call tries again
+      throw error;
+    }
+  }
+
+  #startLog(
+    uuid: string,
+    name: string,
+    start: (hooks: Omit<Parameters<typeof Log.open>[0], 'name' | 'uuid' | 'volumes'>) => Promise<Log>,
+  ): OpenLog {
+    // `growth` and `changed` are called no earlier than in the next turn of a log that is being opened: `open` is complete then.
+    const open: { -readonly [K in keyof OpenLog]: OpenLog[K] } = {
+      uuid,
+      opening: undefined as unknown as Promise<Log>,
+      log: undefined,
+      growing: false,
+      evacuating: undefined,
+      waiters: [],
+      backgroundError: undefined,
+    };
+    this.#logs.set(uuid, open);
+    open.opening = start({
+      sync: this.sync,
+      readOnly: this.readOnly,
+      geometry: this.#options.geometry,
+      core: this.#options.core,
+      growth: this.readOnly ? undefined : () => this.#grow(open),
+      growthSync: this.readOnly ? undefined : () => this.#growSync(open),
+      fence: () => this.#keeper.place.fence?.(),
+      changed: this.readOnly ? undefined : () => this.#changed(open),
+      backgroundFailed: (error) => {
+        open.backgroundError = error;
+        this.#wake(open);
+        this.#keeper.note(`volume '${name}': ${messageOf(error)}`);
+      },
+    }).then((log) => {
+      open.log = log;
+      if (open.growing) log.growthPossible();
+      return log;
+    });
+    // Its caller awaits it; a second one may come too late to be the first to catch.
+    open.opening.catch(() => undefined);
+    return open;
+  }
+
+  // ——— growing ———
+
+  async #grow(open: OpenLog): Promise<boolean> {
+    if (!open.growing) return false;
+    return this.#keeper.exclusive(async () => {
+      const record = this.#keeper.virtualVolumeOf(open.uuid);
+      const { log } = open;
+      // A log that is only being opened gets its chance when it is open.
+      if (record === undefined || log === undefined || log.loop.dead || !this.#mayGrow(record)) return false;
+      const made: Member[] = [];
+      const doing = `growing '${record.name}'`;
+      let volume: StorageVolumeRecord;
+      try {
+        volume = await this.#keeper.takeVolume(doing, [], made);
+        await this.#keeper.commit((catalogue) => withAssigned(catalogue, volume, open.uuid), made);
+      } catch (error) {
+        if (!this.#keeper.isNamed(made)) for (const member of made) await this.#keeper.discardMember(member);
+        if (isVarveError(error, 'VARVE_NO_SPACE')) return false;
+        throw error;
+      }
+      log.addVolume(this.#keeper.logVolume(volume, made));
+      return true;
+    });
+  }
+
+  /** Inside a synchronous call: only from a spare, and only when nobody else is changing the catalogue. */
+  #growSync(open: OpenLog): boolean {
+    const record = this.#keeper.virtualVolumeOf(open.uuid);
+    const spare = this.#keeper.spare([]);
+    if (
+      !open.growing ||
+      this.#keeper.busy ||
+      record === undefined ||
+      open.log === undefined ||
+      spare === undefined ||
+      !this.#mayGrow(record)
+    )
+      return false;
+    this.#keeper.commitSync((catalogue) => withAssigned(catalogue, spare, open.uuid));
+    open.log.addVolume(this.#keeper.logVolume(spare, []));
+    return true;
+  }
+
+  #mayGrow(record: VirtualVolumeRecord): boolean {
+    // `prompt` asks somebody first; until answering is built nobody answers.
+    if (record.policy.mode !== 'auto') return false;
+    return record.policy.maxVolumes === 0 || this.#keeper.logRecord(record.log).volumes.length < record.policy.maxVolumes;
+  }
+
+  // ——— shrinking ———
+
+  #changed(open: OpenLog): void {
+    this.#consider(open);
+    this.#wake(open);
+  }
+
+  /** Begins to empty a storage volume that the log can give, or gives back one that is empty. */
+  #consider(open: OpenLog): void {
+    const { log } = open;
+    if (log === undefined || log.closed || log.loop.dead || this.#closing !== undefined || !open.growing) return;
+    if (open.evacuating === undefined) {
+      const id = log.canGiveVolume();
+      if (id === undefined) return;
+      open.evacuating = id;
+      open.backgroundError = undefined;
+      log.evacuateVolume(id);
+    }
+    if (log.volumeState(open.evacuating) === 'released') {
+      void this.#keeper
+        .exclusive(() => this.#giveBack(open))
+        .catch((error: unknown) => {
+          this.#keeper.note(`giving back a storage volume: ${messageOf(error)}`);
+          open.backgroundError = error instanceof Error ? error : new Error(messageOf(error));
+          this.#wake(open);
+        });
+    }
+  }
+
+  async #giveBack(open: OpenLog): Promise<void> {
+    const { log, evacuating: id } = open;
+    if (log === undefined || id === undefined || log.closed || log.loop.dead || log.volumeState(id) !== 'released') return;
+    const given = await this.#keeper.commitWithout(new Set([id]), (catalogue) => ({
+      ...catalogue,
+      logs: catalogue.logs.map((record) =>
+        record.uuid === open.uuid ? { ...record, volumes: record.volumes.filter((volume) => volume !== id) } : record,
+      ),
+    }));
+    log.removeVolume(id);
+    open.evacuating = undefined;
+    await this.#keeper.removeRetired(given);
+    this.#wake(open);
+    for (const other of this.#logs.values()) if (other !== open) other.log?.growthPossible();
+  }
+
+  #wake(open: OpenLog): void {
+    for (const wake of open.waiters.splice(0)) wake();
+  }
+
+  /** Waits until the storage volume that is being emptied is given back. False when that does not come to an end. */
+  async #evacuated(open: OpenLog, signal: AbortSignal | undefined): Promise<boolean> {
+    const id = open.evacuating;
+    let since = Date.now();
+    let pushedAt = since;
+    let held = Number.POSITIVE_INFINITY;
+    while (id !== undefined && open.evacuating === id) {
+      signal?.throwIfAborted();
+      const { log } = open;
+      if (log === undefined || log.closed || log.loop.dead || open.backgroundError !== undefined) return false;
+      const now = log.volumeFigures(id).segmentsHeld;
+      if (now < held) {
+        held = now;
+        since = Date.now();
+        pushedAt = since;
+      } else if (Date.now() - since > EVACUATION_PATIENCE_MS) {
+        this.#keeper.note(`storage volume ${id} is not empty yet: moving its data off does not go on`);
+        return false;
+      } else if (Date.now() - pushedAt > EVACUATION_PUSH_MS) {
+        // What is left lies in the range that would be replayed after a crash, and is moved only when a checkpoint has gone beyond it.
+        await log.checkpoint();
+        pushedAt = Date.now();
+      }
+      this.#consider(open);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 50);
+        open.waiters.push(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+    }
+    return true;
+  }
+
+  // ——— small things ———
+
+  #checkOpen(doing: string): void {
+    if (this.#closing !== undefined) throw new VarveError('VARVE_CLOSED', doing);
+  }
+
+  #checkWritable(doing: string): void {
+    this.#checkOpen(doing);
+    if (this.readOnly) throw new VarveError('VARVE_READ_ONLY', doing);
+    this.#keeper.checkFence();
+  }
+}
+
+function corePolicy(policy: VolumePolicy, catalogue: Catalogue): LogPolicy {
+  return {
+    growAt: policy.growAt,
+    compactTo: policy.compactTo,
+    shrinkBelow: policy.shrinkBelow,
+    mode: policy.mode,
+    volumesMin: policy.minVolumes,
+    volumesMax: policy.maxVolumes === 0 ? catalogue.settings.maxVolumes : policy.maxVolumes,
+  };
+}
+
+function withAssigned(catalogue: Catalogue, volume: StorageVolumeRecord, log: string): Catalogue {
+  return {
+    ...catalogue,
+    storageVolumes: [...catalogue.storageVolumes.filter((other) => other.id !== volume.id), assigned(volume)].sort(byId),
+    logs: catalogue.logs.map((record) => (record.uuid === log ? { ...record, volumes: [...record.volumes, volume.id] } : record)),
+  };
+}
+
+function assigned(volume: StorageVolumeRecord): StorageVolumeRecord {
+  return { ...volume, state: 'assigned' };
+}
+
+function unnamed(device: StorageDevice): FoundDevice {
+  return { device, path: null };
+}

@@ -1,0 +1,172 @@
+// `replicate`, killed at random moments in processes of its own. SIGKILL is no power cut (what was written stays in the page cache; power cuts are
+// simulated): it is the end of a process at any instruction, with its lock, its child processes and its half of a commit.
+//
+// After each kill: nobody holds the lock; `check` is clean; every earlier snapshot restores bit for bit; the volume is partly the old and partly the new
+// state, block by block; and the next run writes exactly the blocks that the killed one did not get done.
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { afterAll, describe, expect, it } from 'vitest';
+import { isVarveError, replicate, StoragePool } from '../../src/node.ts';
+import { FileDevice } from '../../src/device/file.ts';
+import { MemoryDevice } from '../../src/device/memory.ts';
+import { restore } from '../../src/replication/restore.ts';
+import { Random } from '../../src/testing/random.ts';
+import { amount, BLOCK, equal, FULL, json, MIB, noise, record, SEED, sleep, start, Workshop } from './support.ts';
+
+const workshop = new Workshop();
+afterAll(() => workshop.dispose());
+
+const IMAGE_BYTES = 20 * MIB;
+const BLOCKS = IMAGE_BYTES / BLOCK;
+/** Earlier snapshots that are kept, and restored after each kill. */
+const KEPT = 3;
+const KILLS = amount(20, 200);
+
+/** Changes about a third of the blocks: most to something new, some to zeroes. */
+function change(image: Uint8Array, random: Random): void {
+  for (let block = 0; block < BLOCKS; block++) {
+    const part = image.subarray(block * BLOCK, (block + 1) * BLOCK);
+    if (random.chance(0.05)) part.fill(0);
+    else if (random.chance(0.3)) noise(part, random.word());
+  }
+}
+
+const ZEROES = new Uint8Array(BLOCK);
+
+describe('a killed replication', () => {
+  it(`leaves nothing behind but what it got done, ${KILLS} times (seed ${SEED})`, { timeout: FULL ? 7_200_000 : 400_000 }, async () => {
+    const random = new Random(SEED);
+    const pool = workshop.fresh();
+    const primary = workshop.fresh();
+    json('init', pool, '--volume-size', '16MiB');
+    const image = noise(new Uint8Array(IMAGE_BYTES), random.word());
+    writeFileSync(primary, image);
+    json('replicate', primary, `${pool}/disk`, '--snapshot', 's0');
+    const snapshots: { name: string; bytes: Uint8Array }[] = [{ name: 's0', bytes: image.slice() }];
+
+    // How long a run takes, to kill within it.
+    const runs: number[] = [];
+    const measure = async (): Promise<void> => {
+      const begun = performance.now();
+      json('replicate', primary, `${pool}/disk`, '--snapshot', `timed${runs.length}`);
+      runs.push(performance.now() - begun);
+      await Promise.resolve();
+    };
+    change(image, random);
+    writeFileSync(primary, image);
+    await measure();
+    snapshots.push({ name: 'timed0', bytes: image.slice() });
+    let longest = runs[0] as number;
+
+    let midway = 0;
+    let untouched = 0;
+    let finished = 0;
+    let locked = 0;
+    for (let kill = 0; kill < KILLS; kill++) {
+      change(image, random);
+      writeFileSync(primary, image);
+      const name = `s${kill + 1}`;
+      // A process needs a moment before it does anything: most kills come after that.
+      const moment = longest * (random.chance(0.1) ? random.below(1000) / 1000 : 0.25 + (0.85 * random.below(1000)) / 1000);
+      const { child, ended } = start('replicate', primary, `${pool}/disk`, '--snapshot', name);
+      const asked = kill % 5 === 0 ? sleep(moment * 0.7).then(() => whoHolds(pool)) : Promise.resolve('');
+      await sleep(moment);
+      child.kill('SIGKILL');
+      const code = await ended;
+      if ((await asked) === 'VARVE_LOCKED') locked++;
+
+      // Nobody holds it now, and nothing is damaged; all that was kept is as it was.
+      const opened = await StoragePool.open(pool, { readOnly: true });
+      const check = await opened.check();
+      expect(check.problems, `kill ${kill} after ${moment.toFixed(0)} ms`).toEqual([]);
+      const volume = await opened.volume('disk');
+      const there = volume.snapshots().some((snapshot) => snapshot.name === name);
+      for (const snapshot of snapshots) {
+        const target = new MemoryDevice(IMAGE_BYTES);
+        await restore(volume.at(snapshot.name), target);
+        const restored = new Uint8Array(IMAGE_BYTES);
+        await target.read(0, restored);
+        expect(equal(restored, snapshot.bytes), `snapshot ${snapshot.name} after kill ${kill}`).toBe(true);
+      }
+      const now = new Uint8Array(IMAGE_BYTES);
+      await volume.read(0, now);
+      await opened.close();
+
+      const before = (snapshots.at(-1) as { bytes: Uint8Array }).bytes;
+      let left = 0;
+      let done = 0;
+      for (let at = 0; at < IMAGE_BYTES; at += BLOCK) {
+        const wanted = image.subarray(at, at + BLOCK);
+        const present = now.subarray(at, at + BLOCK);
+        const old = before.subarray(at, at + BLOCK);
+        if (equal(wanted, present)) done += equal(wanted, old) ? 0 : 1;
+        else {
+          expect(equal(present, old), `kill ${kill}: block ${at / BLOCK} is neither old nor new`).toBe(true);
+          if (!equal(wanted, ZEROES)) left += BLOCK;
+        }
+      }
+      if (there) {
+        finished++;
+        expect(left).toBe(0);
+      } else {
+        expect(code, 'a run that says it is done has its snapshot').not.toBe(0);
+        if (done === 0) untouched++;
+        else midway++;
+        // What was there already is not written again.
+        const writer = await StoragePool.open(pool);
+        const device = await FileDevice.open(primary, { readOnly: true });
+        const result = await replicate(device, await writer.volume('disk'), { snapshot: name });
+        expect(result.writtenBytes, `written after kill ${kill}`).toBe(left);
+        await device.close();
+        await writer.close();
+      }
+      snapshots.push({ name, bytes: image.slice() });
+      if (snapshots.length > KEPT) {
+        const [oldest] = snapshots.splice(0, 1);
+        json('delete', `${pool}/disk@${(oldest as { name: string }).name}`);
+      }
+      if (kill % 25 === 24) {
+        const begun = performance.now();
+        json('compact', `${pool}/disk`);
+        longest = Math.min(2 * longest, Math.max(longest / 2, performance.now() - begun, runs[0] as number));
+      }
+    }
+    record('kills', { kills: KILLS, midway, untouched, finished, sawLocked: locked });
+    // How many kills fall into the middle depends on the machine: a sample only shows the figure, the full count asks for a tenth.
+    if (KILLS >= 100)
+      expect(midway, `${KILLS} kills: ${midway} midway, ${untouched} before anything, ${finished} after all`).toBeGreaterThan(KILLS / 10);
+    expect(locked).toBeGreaterThan(0);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+  });
+
+  it('keeps a second process out while it runs, and nobody afterwards', async () => {
+    const pool = workshop.fresh();
+    const primary = workshop.fresh();
+    json('init', pool, '--volume-size', '64MiB');
+    writeFileSync(primary, noise(new Uint8Array(MIB), 1));
+    const descriptor = openSync(primary, 'r+');
+    writeSync(descriptor, 'the end', 3 * 1024 * MIB); // sparse: takes a while to read
+    closeSync(descriptor);
+    const { child, ended } = start('replicate', primary, `${pool}/disk`);
+    let seen = '';
+    for (let tries = 0; tries < 200 && seen !== 'VARVE_LOCKED'; tries++) {
+      seen = await whoHolds(pool);
+      await sleep(20);
+    }
+    expect(seen).toBe('VARVE_LOCKED');
+    child.kill('SIGKILL');
+    await ended;
+    expect(await whoHolds(pool)).toBe('');
+    expect(json('check', pool)).toMatchObject({ clean: true });
+  });
+});
+
+/** The code of the error with which the pool cannot be opened for writing, or nothing. */
+async function whoHolds(pool: string): Promise<string> {
+  try {
+    await (await StoragePool.open(pool)).close();
+    return '';
+  } catch (error) {
+    if (!isVarveError(error)) throw error;
+    return error.code;
+  }
+}

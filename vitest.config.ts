@@ -1,0 +1,15 @@
+// Unit and suite tests are short. What goes through whole programs, kills processes or takes minutes is in test/system and has its own project.
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    pool: 'threads', // `forks` fails in Bun
+    maxWorkers: 2,
+    watch: false,
+    reporters: ['default'],
+    projects: [
+      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**'], testTimeout: 20_000 } },
+      { extends: true, test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 240_000, hookTimeout: 120_000 } },
+    ],
+  },
+});
