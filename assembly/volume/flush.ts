@@ -37,7 +37,7 @@ import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
-import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, rootLostSet, flushFailureSet, failedReadOnly, replaySequence } from './mode';
+import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
 
 export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
@@ -245,7 +245,6 @@ function flushFailed(ticket: u32, result: u32): u32 {
   }
   writeFailed = 0;
   deviceFlushFailedSet(false);
-  rootLostSet(true);
   count(C_FLUSH_FAILED);
   if (result == RESULT_NO_SPACE && !roomElsewhere()) {
     // Every byte that is not durable is written again by the next flush: nothing rests on what a full device took.
