@@ -114,6 +114,9 @@ export function planComplete(ticket: u32, index: u32, result: u32): void {
   if (result > load<u32>(ticket, T_RESULT)) store<u32>(ticket, result, T_RESULT);
 }
 
+export function planOperation(ticket: u32, index: u32): u32 {
+  return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
+}
 export function planResult(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 28);
 }

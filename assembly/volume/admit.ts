@@ -206,6 +206,11 @@ export function admitSurvivor(kind: u32): u32 {
   return DONE;
 }
 
+/** Whether the survivors of one more victim may find no segment. */
+export function survivorsShort(): bool {
+  return nextCount(STREAM_SURVIVOR) < 2 && freeTotal <= checkpointFloor() + 2;
+}
+
 function spaceWait(ticket: u32, privileged: bool): u32 {
   count(C_RESERVE_REACHED);
   if (!load<u32>(ticket, T_F)) {
@@ -215,7 +220,7 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
   spaceWaiters++;
   if (wantsVolume()) return WAIT;
   if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
-  if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged)) return WAIT;
+  if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged ? 1 : largestSegment)) return WAIT; // a write must not cost thousands of copies
   if (growMode == 0 && !denied && volumeCount < volumesMax) {
     growUrgent = true; // cleaning gives nothing: only another volume helps
     return WAIT;
@@ -225,8 +230,11 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
   return fail(ERROR_NO_SPACE);
 }
 
-/** Asks for the job that makes room soonest: a flush, a checkpoint, or compaction. False: there is nothing to be had. */
-function reclaim(privileged: bool): bool {
+/**
+ * Asks for the job that makes room soonest: a flush, a checkpoint, or compaction. False: there is nothing to be had. Copying counts
+ * when it gains `gainLeast` blocks in all.
+ */
+function reclaim(gainLeast: i64): bool {
   let gain: i64 = 0;
   let flush = false;
   let checkpoint = false;
@@ -252,7 +260,13 @@ function reclaim(privileged: bool): bool {
   if (flush) wantFlush(true);
   else if (checkpoint) wantCheckpoint(true);
   else if (pinned) return true;
-  else if (gain < <i64>(privileged ? <u32>1 : largestSegment)) return false; // a write must not cost thousands of copies
+  else if (gain < gainLeast) return false;
   else if (!victim) wantCheckpoint(true);
   return true;
+}
+
+/** Whether segments that compaction emptied come free by a flush or a checkpoint, which is asked for. */
+export function emptiedWanted(): bool {
+  collectFree();
+  return !failedReadOnly && !flushFailure && reclaim(i64.MAX_VALUE);
 }

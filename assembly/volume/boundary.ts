@@ -9,8 +9,8 @@ import {
   failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
 } from '../abi/status';
 import {
-  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_SPACE, T_STATE, T_VALUE, planComplete, ticketClose, ticketCount, ticketOpen,
-  ticketPointer,
+  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_ROOT_STATE, T_SPACE, T_STATE, T_VALUE, planComplete, planOperation,
+  ticketClose, ticketCount, ticketOpen, ticketPointer,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
@@ -34,7 +34,7 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, mode } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushFailedNote, mode } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
@@ -260,7 +260,11 @@ export function step(index: u32): u32 {
 
 export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN); }
 export function planCount(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN_COUNT); }
-export function complete(index: u32, command: u32, outcome: u32): void { planComplete(ticketPointer(index), command, outcome); }
+export function complete(index: u32, command: u32, outcome: u32): void {
+  let ticket = ticketPointer(index);
+  planComplete(ticket, command, outcome);
+  if (outcome && planOperation(ticket, command) == FLUSH) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
+}
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }
 export function failureVolume(): u32 { return failedVolume; }

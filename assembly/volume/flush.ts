@@ -18,29 +18,26 @@ import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_I
 import { FLUSH, T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planAdd, planClear, planDevice } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL, R_SOURCE_SEGMENT,
-  R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSlots,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
+  R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSlots,
 } from '../format/record';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_MEMBERS,
-  V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, blockOf, handleOf, offsetOf, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_MEMBERS, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE,
+  blockOf, handleOf, offsetOf, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
-  B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet,
-  entryAppend, headerRoom, isStart, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance,
-  sequence, slotAddress, slotsTake, unflushedBytes,
+  B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
+  B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
+  headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
+  slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
-import {
-  checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, failedReadOnly, flushFailureSet, replaySequence,
-  rootLostSet,
-} from './mode';
+import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
 
 export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
@@ -248,7 +245,6 @@ function flushFailed(ticket: u32, result: u32): u32 {
   }
   writeFailed = 0;
   deviceFlushFailedSet(false);
-  rootLostSet(true);
   count(C_FLUSH_FAILED);
   if (result == RESULT_NO_SPACE && !roomElsewhere()) {
     // Every byte that is not durable is written again by the next flush: nothing rests on what a full device took.

@@ -502,6 +502,7 @@ class World {
         this.#settle();
         let sectors = 1 + (step.at % source.sectors);
         if (step.flag & 1) sectors = Math.ceil(sectors / BLOCK_SECTORS) * BLOCK_SECTORS;
+        if (sectors % BLOCK_SECTORS !== 0) this.#blurred = true; // the cut block stays mapped, also when what is left of it is zeros
         const space = this.#spaceOf(source);
         this.#structural(
           model.beginResize(`resize ${source.name}`, source, sectors),
