@@ -30,7 +30,7 @@ import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
   B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
   headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
-  slotsTake, starts, unflushedBytes,
+  slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
@@ -444,8 +444,4 @@ export function collectFree(): void {
       segmentFree(volume, segment);
     }
   }
-}
-
-function isStart(fill: u64): bool {
-  return load<u64>(starts, 8) == fill || load<u64>(starts, 24 + 8) == fill;
 }
