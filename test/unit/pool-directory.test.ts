@@ -1,4 +1,4 @@
-import {
+import fs, {
   closeSync,
   existsSync,
   mkdirSync,
@@ -16,6 +16,7 @@ import {
   cpSync,
 } from 'node:fs';
 import { execFileSync } from 'node:child_process';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -60,6 +61,24 @@ describe('a pool directory', () => {
     await expect(StoragePool.init(path, { volumeSize: 1000 })).rejects.toThrow(RangeError);
     await expect(StoragePool.init(path, { devices: [join(root, 'nothing')] })).rejects.toThrow(code('VARVE_NOT_FOUND'));
     expect(existsSync(path)).toBe(false);
+  });
+
+  it('leaves no file behind that could not be made as large as it was to be', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    const { ftruncateSync } = fs;
+    fs.ftruncateSync = () => {
+      throw Object.assign(new Error('file too large'), { code: 'EFBIG' });
+    };
+    syncBuiltinESMExports();
+    try {
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
+      expect(volumeFiles(path)).toEqual([]);
+    } finally {
+      fs.ftruncateSync = ftruncateSync;
+      syncBuiltinESMExports();
+    }
+    await made(path);
   });
 
   it('deletes the files of a volume that is deleted', async () => {
