@@ -81,6 +81,27 @@ describe('a pool directory', () => {
     await made(path);
   });
 
+  it('takes nothing away from a pool that another process makes at the same time', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    // The other one is done just before the lock can be had.
+    const programs = fresh();
+    mkdirSync(programs);
+    writeFileSync(join(programs, 'flock'), `#!/bin/sh\necho theirs > '${join(path, 'pool.json')}'\nPATH="$WITHOUT" exec flock "$@"\n`, {
+      mode: 0o755,
+    });
+    const { PATH } = process.env;
+    process.env['WITHOUT'] = PATH;
+    process.env['PATH'] = `${programs}:${PATH}`;
+    try {
+      await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
+    } finally {
+      process.env['PATH'] = PATH;
+      delete process.env['WITHOUT'];
+    }
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
+  });
+
   it('deletes the files of a volume that is deleted', async () => {
     const path = await made(fresh());
     const pool = await StoragePool.open(path);
