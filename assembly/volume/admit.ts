@@ -6,7 +6,7 @@
 
 import { count } from '../std/counters';
 import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, MEMORY, WAIT, fail, lacks } from '../abi/status';
-import { T_E, T_F } from '../abi/ticket';
+import { T_E, T_F, T_NUMBER, ticketsOpened } from '../abi/ticket';
 import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
 import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
@@ -43,8 +43,11 @@ export function policySet(grow: f64, compact: f64, shrink: f64, mode: u32, least
 }
 
 let denied: bool = false;
+/** Tickets opened when growing was denied last. That answers them; one that comes later and needs room asks anew. */
+let deniedAt: u32 = 0;
 export function growthDenied(): void {
   denied = true;
+  deniedAt = ticketsOpened;
   growUrgent = false;
 }
 export function growthAllowed(): void { denied = false; }
@@ -218,6 +221,7 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
     store<u32>(ticket, compactions, T_E);
   }
   spaceWaiters++;
+  if (<i32>(load<u32>(ticket, T_NUMBER) - deniedAt) > 0) denied = false;
   if (wantsVolume()) return WAIT;
   if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
   if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged ? 1 : largestSegment)) return WAIT; // a write must not cost thousands of copies

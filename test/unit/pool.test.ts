@@ -156,6 +156,36 @@ describe('a pool', () => {
     await pool.close();
   });
 
+  it('asks for a storage volume again with each write that needs one, though there was none before', async () => {
+    let asked = 0;
+    let room = false;
+    const provide = (sizeBytes: number): Promise<StorageDevice | undefined> => {
+      asked++;
+      return Promise.resolve(room ? new MemoryDevice(sizeBytes) : undefined);
+    };
+    const pool = await StoragePool.create([new MemoryDevice('4MiB')], { volumeSize: '4MiB', provide });
+    const volume = await pool.createVolume('v', { size: '32MiB' });
+    let written = 0;
+    let failure: unknown;
+    while (failure === undefined && written < 4096) {
+      await volume.write(written * BLOCK, noise(BLOCK, written)).then(
+        () => written++,
+        (error: unknown) => (failure = error),
+      );
+    }
+    expect(failure).toEqual(code('VARVE_NO_SPACE'));
+    const before = asked;
+    const three = [0, 1, 2].map((at) => volume.write((written + at) * BLOCK, noise(BLOCK, written + at)));
+    for (const result of await Promise.allSettled(three)) expect(result).toMatchObject({ reason: { code: 'VARVE_NO_SPACE' } });
+    expect(asked).toBeGreaterThan(before);
+    expect(asked).toBeLessThanOrEqual(before + 3);
+    room = true;
+    await volume.write(written * BLOCK, noise(BLOCK, written));
+    await volume.flush();
+    expect((await pool.status()).storageVolumes).toHaveLength(2);
+    await pool.close();
+  });
+
   it('mends a label and a catalogue from their other copies', async () => {
     const device = new MemoryDevice('16MiB');
     await (await StoragePool.create([lend(device)])).close();
