@@ -167,12 +167,8 @@ export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u3
   if (lacks(recordMemory(blocks))) return MEMORY;
   let unflushed = unflushedBytes();
   if (unflushed >= unflushedLimit) {
-    if (unflushed >= 2 * unflushedLimit) {
-      if (flushFailure) return fail(flushFailure);
-      wantFlush(true);
-      return WAIT;
-    }
-    wantFlush(true);
+    wantFlush(true); // also after one that failed: the next may succeed, and then writing goes on
+    if (unflushed >= 2 * unflushedLimit) return flushFailure ? fail(flushFailure) : WAIT;
   }
   if (blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind)) return DONE;
   if (!privileged && freeSegments() <= reserveSegments()) {
@@ -194,9 +190,8 @@ export function admitSurvivor(kind: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
   if (lacks(recordMemory(RECORD_DATA_MAX))) return MEMORY;
   if (unflushedBytes() >= 2 * unflushedLimit) {
-    if (flushFailure) return fail(flushFailure);
     wantFlush(true);
-    return WAIT;
+    return flushFailure ? fail(flushFailure) : WAIT;
   }
   if (openBuffer(STREAM_SURVIVOR) && recordRoom(STREAM_SURVIVOR, kind) > 0) return DONE;
   if (nextCount(STREAM_SURVIVOR) == 0) {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { isSyncDevice, type StorageDevice } from '../../src/device/device.ts';
 import { FaultDevice } from '../../src/device/wrap/fault.ts';
+import { VarveError } from '../../src/errors.ts';
 import type { DiffRun } from '../../src/volume/diff.ts';
 import { Log } from '../../src/volume/log.ts';
 import { VirtualVolume } from '../../src/volume/volume.ts';
@@ -18,6 +19,14 @@ async function all<T>(values: AsyncIterable<T>): Promise<T[]> {
 
 const blocks = (runs: DiffRun[]): [number, number, string][] =>
   runs.map(({ offset, length, kind }) => [offset / BLOCK, length / BLOCK, kind]);
+
+/** Runs full when it is told so. */
+class FullDevice extends MemoryDevice {
+  full = false;
+  override write(offset: number, from: Uint8Array): Promise<void> {
+    return this.full ? Promise.reject(new VarveError('VARVE_NO_SPACE', 'writing')) : super.write(offset, from);
+  }
+}
 
 deviceConformance(
   'a virtual volume',
@@ -395,6 +404,34 @@ describe('a log', () => {
     expect(await readBack(again.volume, (written - 1) * BLOCK, BLOCK)).toEqual(pattern(BLOCK, written - 1));
     await again.log.close();
   }, 60_000);
+
+  it('writes again when its device has space again, without being told to flush', async () => {
+    const device = new FullDevice('32MiB');
+    const { log, volume, volumes } = await createLog({ devices: [device], geometry: { unflushedLimitBytes: 1 << 20 } });
+    const chunk = 16 * BLOCK;
+    device.full = true;
+    let written = 0;
+    let error: unknown;
+    while (error === undefined && written < 200) {
+      await volume.write(written * chunk, pattern(chunk, written)).then(
+        () => written++,
+        (reason: unknown) => (error = reason),
+      );
+    }
+    expect(error).toMatchObject({ code: 'VARVE_NO_SPACE' });
+    device.full = false;
+    // The first ones may still be told of what failed before.
+    for (let tries = 0; error !== undefined; tries++) {
+      expect(tries).toBeLessThan(10);
+      error = undefined;
+      await volume.write(written * chunk, pattern(chunk, written)).catch((reason: unknown) => (error = reason));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await log.close();
+    const again = await openLog(volumes);
+    for (let at = 0; at <= written; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
+    await again.log.close();
+  });
 
   it('grows by a storage volume when it needs one', async () => {
     const added: StorageDevice[] = [];
