@@ -28,6 +28,16 @@ class FullDevice extends MemoryDevice {
   }
 }
 
+/** Keeps writes back when it is told so, to fail them one by one. */
+class HoldingDevice extends MemoryDevice {
+  holding = false;
+  readonly held: (() => void)[] = [];
+  override write(offset: number, from: Uint8Array): Promise<void> {
+    if (!this.holding) return super.write(offset, from);
+    return new Promise((_, reject) => this.held.push(() => reject(new VarveError('VARVE_IO', 'writing'))));
+  }
+}
+
 deviceConformance(
   'a virtual volume',
   async () => {
@@ -430,6 +440,32 @@ describe('a log', () => {
     await log.close();
     const again = await openLog(volumes);
     for (let at = 0; at <= written; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
+    await again.log.close();
+  });
+
+  it('outlives a device that fails once under a flush and a write-out at the same time', async () => {
+    const device = new HoldingDevice('64MiB');
+    const { log, volume, volumes } = await createLog({ devices: [device] });
+    const chunk = 16 * BLOCK;
+    const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10));
+    device.holding = true;
+    await volume.write(0, pattern(chunk, 0));
+    const flushed = volume.flush();
+    await turn();
+    expect(device.held).toHaveLength(1); // the flush's write
+    for (let at = 1; at < 24; at++) await volume.write(at * chunk, pattern(chunk, at));
+    await turn();
+    expect(device.held.length).toBeGreaterThan(1); // and those of the write-out
+    device.holding = false;
+    for (const fail of device.held) {
+      fail();
+      await turn();
+    }
+    await flushed;
+    expect(log.figures().failedReadOnly).toBe(false);
+    await log.close();
+    const again = await openLog(volumes);
+    for (let at = 0; at < 24; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
     await again.log.close();
   });
 
