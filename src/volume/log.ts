@@ -457,6 +457,15 @@ export class Log {
     return sources;
   }
 
+  /** Mapped in the current state of a source, with what it stands on: that is counted, so it takes time in proportion. */
+  async countMapped(source: SourceState, signal?: AbortSignal): Promise<number> {
+    if (!source.standsOnAnother) return source.mappedBytes;
+    let bytes = 0;
+    for await (const { length, kind } of this.diff(undefined, { ...source, epoch: EPOCH_NOW }, signal))
+      if (kind === 'data') bytes += Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES;
+    return bytes;
+  }
+
   /** All snapshots of all virtual volumes in the log, oldest first. */
   snapshots(): readonly SnapshotState[] {
     this.#decode();

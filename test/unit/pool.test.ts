@@ -131,6 +131,23 @@ describe('a pool', () => {
     await pool.close();
   });
 
+  it('counts as mapped what a volume shows, after a rollback too', async () => {
+    const pool = await StoragePool.create([new MemoryDevice('32MiB')]);
+    const volume = await pool.createVolume('v', { size: MIB + 100 });
+    const mapped = async (): Promise<number | undefined> => (await pool.status()).virtualVolumes[0]?.mappedBytes;
+    await volume.write(0, noise(MIB + 100, 1));
+    await volume.snapshot('all');
+    await volume.discard(0, MIB);
+    expect(await mapped()).toBe(BLOCK);
+    await volume.rollback('all');
+    expect(await mapped()).toBe(MIB + BLOCK);
+    await volume.write(0, noise(2 * BLOCK, 2));
+    await volume.discard(4 * BLOCK, 3 * BLOCK);
+    expect(await mapped()).toBe(MIB - 2 * BLOCK);
+    expect((await pool.status()).virtualVolumes[0]?.sources).toHaveLength(1);
+    await pool.close();
+  });
+
   it('says NO_SPACE when it is full, reads and deletes all the same, and goes on when there is space', async () => {
     const pool = await StoragePool.create([new MemoryDevice('16MiB')]);
     const volume = await pool.createVolume('full', { size: '64MiB' });
