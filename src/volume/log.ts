@@ -577,7 +577,10 @@ export class Log {
 
   // ——— the end ———
 
-  /** Waits for the calls that are under way, flushes, commits a clean root. Idempotent. The devices stay open: they are the pool's. */
+  /**
+   * Waits for the calls that are under way, flushes, commits a clean root. Idempotent. The devices stay open: they are the pool's.
+   * @throws VarveError also when the log has failed before: what was acknowledged and not flushed is lost then
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -585,10 +588,10 @@ export class Log {
 
   async #close(): Promise<void> {
     try {
-      if (!this.loop.dead) {
-        await this.loop.quiet();
-        await this.loop.run(KIND.CLOSE, 0, 0, undefined, this.#subject);
-      }
+      if (!this.loop.dead) await this.loop.quiet();
+      const failure = this.loop.failure(`closing ${this.#subject}`);
+      if (failure !== undefined) throw failure;
+      if (!this.loop.dead) await this.loop.run(KIND.CLOSE, 0, 0, undefined, this.#subject);
     } finally {
       await this.abandon();
     }

@@ -213,6 +213,11 @@ export class Loop {
     return this.#dead !== undefined;
   }
 
+  /** Why everything rejects, when that was not asked for (`stop` with VARVE_CLOSED). */
+  failure(doing: string): VarveError | undefined {
+    return this.#dead === undefined || this.#dead.code === 'VARVE_CLOSED' ? undefined : this.#deadError(doing);
+  }
+
   /** Moves bytes (READ, WRITE, TRIM, FLUSH). Resolves without a promise of its own when the core could answer in this turn. */
   transfer(
     kind: number,

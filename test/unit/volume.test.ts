@@ -131,6 +131,16 @@ describe('a virtual volume', () => {
     await volume.close();
   });
 
+  it('that failed does not close as if all were well', async () => {
+    let lost: VarveError | undefined;
+    const { log, volume } = await createLog({ fence: () => lost });
+    await volume.write(0, pattern(BLOCK, 1));
+    lost = new VarveError('VARVE_FENCED', 'flush');
+    await expect(volume.flush()).rejects.toMatchObject({ code: 'VARVE_FENCED' });
+    await expect(log.close()).rejects.toMatchObject({ code: 'VARVE_FENCED' });
+    expect(log.closed).toBe(true);
+  });
+
   it('resizes: what is cut off is gone for good', async () => {
     const { log, volume } = await createLog();
     await volume.write(0, new Uint8Array(100_000).fill(1));
