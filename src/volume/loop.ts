@@ -864,7 +864,12 @@ export class Loop {
     this.#changedScheduled = true;
     queueMicrotask(() => {
       this.#changedScheduled = false;
-      if (!this.#dead) this.#hooks.changed?.();
+      if (this.#dead) return;
+      try {
+        this.#hooks.changed?.();
+      } catch (error) {
+        this.#hooks.backgroundFailed?.(error as Error); // there is no caller: thrown, it would end the process
+      }
     });
   }
 }
