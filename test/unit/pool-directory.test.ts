@@ -188,6 +188,41 @@ describe('a pool directory', () => {
     expect(readFileSync(join(path, foreign)).equals(before)).toBe(true);
   });
 
+  it('opens beside the file of a device that it gave up long ago, but not beside another history', async () => {
+    const path = await made(fresh(), { volumeSize: MIB });
+    const away = join(root, `away-${count}`);
+    const commits = async (pool: StoragePool, times: number): Promise<void> => {
+      for (let time = 0; time < times; time++) {
+        await pool.createVolume('w', { size: MIB });
+        await pool.deleteVolume('w');
+      }
+    };
+    let pool = await StoragePool.open(path);
+    await pool.createVolume('u', { size: MIB });
+    await pool.close();
+    const [, file = ''] = volumeFiles(path);
+    renameSync(join(path, file), away);
+    pool = await StoragePool.open(path);
+    await pool.deleteVolume('u');
+    await commits(pool, 30);
+    const { generation } = pool;
+    await pool.close();
+    cpSync(away, join(path, file));
+    pool = await StoragePool.open(path);
+    expect(pool.generation).toBe(generation);
+    expect(pool.notes.join()).toContain(`${file}: not in the pool's catalogue; left alone`);
+    await pool.close();
+    // The same file, after it had been used alone.
+    const alone = fresh();
+    mkdirSync(alone);
+    cpSync(away, join(alone, file));
+    pool = await StoragePool.open(alone);
+    await commits(pool, 30);
+    await pool.close();
+    cpSync(join(alone, file), join(path, file));
+    await expect(StoragePool.open(path)).rejects.toThrow(code('VARVE_FENCED'));
+  }, 60_000);
+
   it('keeps devices that the caller named, also when they are named again', async () => {
     const devices = [0, 1].map((index) => {
       const device = join(root, `device-${count}-${index}`);
