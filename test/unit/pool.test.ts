@@ -170,6 +170,21 @@ describe('a pool', () => {
     await again.close();
   });
 
+  it('tells its status while a volume is deleted', async () => {
+    const devices = [new SlowDevice('8MiB'), new SlowDevice('8MiB')];
+    const first = await StoragePool.create(devices.map(lend));
+    for (const name of ['a', 'b']) await first.createVolume(name, { size: MIB });
+    await first.close();
+    const pool = await StoragePool.openDevices(devices.map(lend));
+    let open = (): void => undefined;
+    devices[0]!.gate = new Promise((resolve) => (open = resolve));
+    const status = pool.status(); // it opens `a` first
+    await pool.deleteVolume('b');
+    open();
+    expect((await status).virtualVolumes.map((volume) => volume.name)).toEqual(['a']);
+    await pool.close();
+  });
+
   it('counts as mapped what a volume shows, after a rollback too', async () => {
     const pool = await StoragePool.create([new MemoryDevice('32MiB')]);
     const volume = await pool.createVolume('v', { size: MIB + 100 });
