@@ -32,8 +32,8 @@ export const question: Question = {
 };
 
 async function measure(context: Context, { name, load, theta, bar }: (typeof CASES)[number]): Promise<Result> {
-  const segments = context.toy ? 256 : 640;
-  const segmentBlocks = context.toy ? 64 : 1024;
+  const segments = context.toy ? 192 : 640;
+  const segmentBlocks = context.toy ? 64 : 256;
   const device = new StampDevice(deviceBytes(segments, segmentBlocks));
   const stand = await createLog(context, device, { virtualBytes: segments * segmentBlocks * BLOCK, segmentBlocks, sync: true });
   const { log, volume } = stand;

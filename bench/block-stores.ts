@@ -34,12 +34,12 @@ export const question: Question = {
   name: 'block-stores',
   asks: 'How does a volume compare with SQLite and LevelDB as stores of blocks?',
   async run(context): Promise<Result[]> {
-    const blocks = (context.toy ? 4 * MIB : 256 * MIB) / BLOCK;
+    const blocks = (context.toy ? 4 * MIB : 128 * MIB) / BLOCK;
     const callsPerFlush = context.toy ? 2 : 64;
-    const transactions = context.toy ? 4 : 100;
-    const reads = context.toy ? 200 : 20_000;
+    const transactions = context.toy ? 4 : 50;
+    const reads = context.toy ? 200 : 10_000;
     const rounds = context.toy ? 1 : 7;
-    const file = newFile(context, 'block-stores.varve', deviceBytes(context.toy ? 40 : 320));
+    const file = newFile(context, 'block-stores.varve', deviceBytes(context.toy ? 40 : 192));
     const { log, volume } = await createLog(context, file, { virtualBytes: blocks * BLOCK, sync: true });
     for (const name of ['sqlite', 'level']) mkdirSync(`${context.directory}/${name}`);
     const track = (store: BlockStore): Tracked => ({ store, versions: new Uint32Array(blocks), next: random(3), version: 0 });

@@ -25,7 +25,7 @@ export const questions: readonly Question[] = [
   blockStores,
   snapshots,
   diffs,
-  reopen,
   metadata,
   amplification,
+  reopen,
 ];

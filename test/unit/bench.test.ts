@@ -64,19 +64,19 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     'diffs.1': '6e0e795318b91293',
     'diffs.64': '41a8493c3e449521',
   },
-  reopen: {
-    reopen: 'a59e6ec77d6388fc',
-  },
   metadata: {
     metadata: 'b6ba44ef7d9c58ba',
   },
   amplification: {
-    'amplification.uniform70': 'af99e7a3040475b5',
-    'amplification.uniform80': 'e1785db79d0d6bfd',
-    'amplification.uniform90': '98a8db2ce5aea3b1',
-    'amplification.zipf70': '35b517299953e2e4',
-    'amplification.zipf80': '109a9fdc78e52d7e',
-    'amplification.zipf90': 'aa877f6adf14bc18',
+    'amplification.uniform70': '51de3eeed1d70c25',
+    'amplification.uniform80': 'a77bec2fef96c4f1',
+    'amplification.uniform90': '6c3f740bf6524e5f',
+    'amplification.zipf70': '0681bb11fad965f4',
+    'amplification.zipf80': 'f9ac2ed6a9320e10',
+    'amplification.zipf90': '5562bfae83c9d545',
+  },
+  reopen: {
+    reopen: 'a59e6ec77d6388fc',
   },
 };
 
