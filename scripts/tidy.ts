@@ -182,7 +182,11 @@ const LEFTOVERS: readonly (readonly [RegExp, string, RegExp])[] = [
     /^test\/.*\.ts$/,
   ],
   [/(?:^|[\s'"`(=])\/(?:home|root|Users|work)\/\w/, 'a path of one machine', /./],
-  [/"resolved":\s*"(?!file:)/, 'a download address: omit-lockfile-registry-resolved in .npmrc keeps them out', /^package-lock\.json$/],
+  [
+    /"resolved":\s*"(?!file:)/,
+    'a download address: omit-lockfile-registry-resolved in .npmrc keeps them out',
+    /(?:^|\/)package-lock\.json$/,
+  ],
 ];
 
 for (const file of files) {

@@ -6,6 +6,7 @@
 //
 // Views of the core's memory are legal buffers; the plan loop sees to it that they stay put while a call is in flight.
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import {
@@ -373,7 +374,11 @@ const CODES: Readonly<Record<string, VarveErrorCode>> = {
 };
 
 function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  if (!(error instanceof Error)) return undefined;
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  // Deno 2.9 gives a code to the more frequent errors only: EFBIG and EDQUOT come as `File too large (os error 27)`.
+  const number = Number(/\(os error (\d+)\)$/.exec(error.message)?.[1]);
+  return Object.entries(os.constants.errno).find(([, value]) => value === number)?.[0];
 }
 
 /** What the system said, as a VarveError; those that are one already stay. */
