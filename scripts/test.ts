@@ -22,6 +22,7 @@ const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'proofs'] as const;
 /** What runs under every runtime, and not only under the Node that runs the rest. */
 const RUNTIME_SUITES = [
   'test/suite/devices.test.ts',
+  'test/suite/raw.test.ts',
   'test/unit/volume.test.ts',
   'test/unit/pool.test.ts',
   'test/unit/pool-directory.test.ts',
@@ -34,6 +35,15 @@ const RUNTIME_SEEDS = '20';
 /** Programs that tests call, and the Debian packages that bring them. */
 const PROGRAMS: readonly (readonly [string, string])[] = [
   ['flock', 'util-linux'],
+  ['losetup', 'mount'],
+  ['mount', 'mount'],
+  ['blkdiscard', 'util-linux'],
+  ['sfdisk', 'fdisk'],
+  ['mkfs.xfs', 'xfsprogs'],
+  ['mkfs.btrfs', 'btrfs-progs'],
+  ['mkfs.vfat', 'dosfstools'],
+  ['cryptsetup', 'cryptsetup-bin'],
+  ['pvcreate', 'lvm2'],
   ['mke2fs', 'e2fsprogs'],
   ['debugfs', 'e2fsprogs'],
   ['e2fsck', 'e2fsprogs'],
