@@ -194,9 +194,10 @@ const built =
   !wanted.has('build') ||
   ((await proof('build of the core', 'scripts/build-core.ts')) && (await proof('build of dist', 'scripts/build.ts')));
 if (wanted.has('lint')) {
-  await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts');
+  await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts', 'examples');
   await proof('types', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json');
   await proof('tidy', 'scripts/tidy.ts');
+  if (existsSync(join(ROOT, 'dist', 'types'))) await proof('the API reference says what the docstrings say', 'scripts/api.ts', '--check');
 }
 if (built && wanted.has('vitest')) await vitest(undefined);
 if (built && wanted.has('runtimes')) {
