@@ -35,7 +35,6 @@ export function mergeAllowed(parent: u32, child: u32): bool {
   return pinCount(parent) == 1 && pinReferences(parent, 0) == 1 && pinEpoch(parent, 0) == load<u32>(into, SPACE_PARENT_EPOCH);
 }
 
-@inline
 function die(volume: u32, block: u32): void {
   count(COUNT_MERGE_DEAD);
   if (volume != VOLUME_HOLE) liveRemove(volume, block, mergeSequence);

@@ -4,9 +4,8 @@
 // one record's data), and partial blocks, whose rest is gathered first. A partial block is only written if nobody wrote
 // the block since it was gathered; else it is gathered again, so overlapping writes are serialised without locks.
 
-import { available } from '../std/allocator';
 import { count } from '../std/counters';
-import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, PLAN, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacks } from '../abi/status';
 import {
   COPY_IN, COPY_OUT, T_A, T_B, T_C, T_D, T_EPOCH, T_LENGTH, T_OFFSET, T_PROGRESS, T_SPACE, T_STATE, ZERO_OUT, planAdd, planClear,
 } from '../abi/ticket';
@@ -39,7 +38,7 @@ export function readStep(ticket: u32): u32 {
       let block = <u64>(position / <f64>BLOCK_BYTES);
       let edge = <u32>(position - <f64>block * <f64>BLOCK_BYTES);
       let blocks = <u32>min<f64>((left + <f64>(edge + BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES, <f64>GATHER_BLOCKS_MAX);
-      if (available() < gatherRoom(blocks)) return needMemory(gatherRoom(blocks));
+      if (lacks(gatherRoom(blocks))) return MEMORY;
       store<u32>(ticket, gatherOpen(space, load<u32>(ticket, T_EPOCH), block, blocks), T_A);
       store<u32>(ticket, edge, T_B);
       store<u32>(ticket, blocks, T_C);
@@ -128,7 +127,7 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         // Nothing is gathered, and pinned, while there is no room for it: what it pins may be what has to come free.
         let status = admit(ticket, RECORD_DATA, 1, zeros);
         if (status != DONE) return status;
-        if (available() < gatherRoom(1)) return needMemory(gatherRoom(1));
+        if (lacks(gatherRoom(1))) return MEMORY;
         store<u32>(ticket, <u32>min<f64>(left, <f64>(BLOCK_BYTES - edge)), T_D);
         store<u32>(ticket, gatherOpen(load<u32>(ticket, T_SPACE), EPOCH_CURRENT, block, 1), T_A);
         planClear(ticket);
@@ -236,8 +235,7 @@ function trimPart(ticket: u32): u32 {
   let blocks = <u64>((load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
   let most = TRIM_LEAVES * <u64>leafBlocks - (block & <u64>(leafBlocks - 1));
   if (blocks > most) blocks = most;
-  let room = min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom());
-  if (available() < room) return needMemory(room);
+  if (lacks(min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom()))) return MEMORY;
   let status = admit(ticket, RECORD_DATA, 0, true);
   if (status != DONE) return status;
   let buffer = recordEnsure(STREAM_USER, RECORD_DATA);

@@ -44,7 +44,7 @@ import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun }
 import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet } from './root';
 import { stateImageRead, stateInitialize } from './state';
 
-import { TREE_ROOM, listReference, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeSize, treeSweep, levelCount } from './tree';
+import { TREE_ROOM, listReference, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeSize, metaRecount, treeSweep, levelCount } from './tree';
 
 let area: u32 = 0;
 let planCopies: u32 = 0;
@@ -618,6 +618,8 @@ function loadedState(): bool {
     }
     free(image);
   }
+  // Pages in which nothing counts any more are named by the root on disk until the next is committed: every open reads them.
+  metaRecount(false);
   treeSweep();
   return stateFound;
 }
