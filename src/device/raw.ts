@@ -10,8 +10,8 @@
 // A regular file may be opened in the same way.
 import * as fs from 'node:fs';
 import { isAligned, markAligned } from '../aligned.ts';
-import { VarveError } from '../errors.ts';
-import { lockDescriptor, systemUseOf } from './claim.ts';
+import { isVarveError, VarveError } from '../errors.ts';
+import { systemUseOf } from './claim.ts';
 import {
   checkBytes,
   checkOpen,
@@ -40,6 +40,9 @@ export const RAW_ALIGNMENT_BYTES = 4096;
 const SLOT_BYTES = 1 << 20;
 /** Of them one is for synchronous calls, which cannot wait for another to come free. */
 const SLOTS = 5;
+
+const ATTEMPTS_MAX = 8;
+const ATTEMPT_MS = 50;
 
 /** What the system says of a block device. */
 export interface RawGeometry {
@@ -102,11 +105,19 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
    * @throws VarveError VARVE_LOCKED (mounted, or claimed by somebody), VARVE_NOT_FOUND, VARVE_READ_ONLY (no permission), VARVE_UNSUPPORTED (neither block
    * device nor file; no `flock` program to claim it with), VARVE_IO
    */
-  // oxlint-disable-next-line require-await -- errors are to reject
   static async open(path: string, options: RawDeviceOptions = {}): Promise<RawDevice> {
-    return RawDevice.openSync(path, options);
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return RawDevice.openSync(path, options);
+      } catch (error) {
+        // A claim that was given back stays for a moment when a child is just being started (claim.ts); nothing can give that one back.
+        if (!isVarveError(error, 'VARVE_LOCKED') || attempt === ATTEMPTS_MAX) throw error;
+        await new Promise((resolve) => setTimeout(resolve, ATTEMPT_MS));
+      }
+    }
   }
 
+  /** As `open`, at once. */
   static openSync(path: string, options: RawDeviceOptions = {}): RawDevice {
     const doing = `opening '${path}'`;
     const readOnly = options.readOnly ?? false;
@@ -121,9 +132,7 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
     };
     const file = FileDevice.openSync(path, how);
     try {
-      if (exclusive && !lockDescriptor(doing, file.fd, 'exclusive')) {
-        throw new VarveError('VARVE_LOCKED', doing, { detail: 'another process has claimed it' });
-      }
+      if (exclusive) file.claimSync();
       const sizeBytes = file.sizeBytes - (file.sizeBytes % RAW_ALIGNMENT_BYTES);
       return new RawDevice(file, sizeBytes, geometryOf(doing, file));
     } catch (error) {

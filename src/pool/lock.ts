@@ -6,7 +6,7 @@
 // So each flush compares the inode at the path with the one that is held, and rejects with `VARVE_FENCED` when they differ.
 
 import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
-import { lockDescriptor, type LockMode } from '../device/claim.ts';
+import { lockDescriptor, unlockDescriptor, type LockMode } from '../device/claim.ts';
 import { messageOf, VarveError } from '../errors.ts';
 
 /** Between opening a lock file and locking it somebody may delete it; that does not happen over and over. */
@@ -61,6 +61,7 @@ export class PoolLock {
   /** Idempotent. */
   release(): void {
     if (this.#descriptor === -1) return;
+    unlockDescriptor(this.#descriptor);
     closeSync(this.#descriptor);
     this.#descriptor = -1;
   }
