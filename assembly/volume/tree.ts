@@ -118,7 +118,8 @@ function slotTake(): u32 {
       let slot = freeHint + probe;
       if (slot >= total) slot -= total;
       let at = node(0, slot);
-      if (load<u8>(at, N_KIND) == 0 && load<u16>(at, TN_FLAGS) == 0) {
+      // Of no kind, not under construction, and (after a checkpoint was given up) not referred to any more: live and flags are one word.
+      if (load<u8>(at, N_KIND) == 0 && load<u32>(at, TN_LIVE) == 0) {
         freeSlots--;
         freeHint = slot + 1;
         return slot;
