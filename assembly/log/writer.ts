@@ -29,7 +29,7 @@ import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
   V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree,
-  segmentOf, segmentTake, sumsMake, volumeById,
+  segmentOf, segmentTake, sumsMake, volumeById, segmentBlank,
 } from './volumes';
 import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
 
@@ -148,16 +148,10 @@ export function bufferOpen(stream: u32, volume: u32, index: u32, fillSequence: u
     startNote(starts + stream * 24, volume, index, fillSequence);
     startNote(pendingStarts + stream * 24, volume, index, fillSequence);
     if (load<u64>(segment, SEG_FILL)) count(C_SEGMENT_REUSED);
-    store<u8>(segment, <u8>OPEN, SEG_STATE);
     store<u64>(segment, fillSequence, SEG_FILL);
-  } else {
-    store<u8>(segment, <u8>META, SEG_STATE);
   }
+  segmentBlank(segment, stream < STREAM_META ? OPEN : META);
   store<u8>(segment, <u8>stream, SEG_STREAM);
-  store<u8>(segment, 0, SEG_FLAGS);
-  store<u16>(segment, 0, SEG_USED);
-  store<u64>(segment, 0, SEG_FIRST);
-  store<u64>(segment, 0, SEG_LAST);
   store<u32>(segment, buffer, SEG_BUFFER);
   segmentChanged(volume, index);
   if (bufferTail) store<u32>(bufferTail, buffer, B_NEXT);

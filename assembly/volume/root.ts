@@ -19,8 +19,8 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, volumeAt, volumeCount,
-  SEG_FILL, V_SEGMENT_BLOCKS, segmentOf,
+  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, SEG_FILL,
+  V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts,
@@ -81,8 +81,7 @@ export function homesFresh(): bool {
 /** Storage volumes that hold root slots: the first two that are not being given back. */
 export function rootHome(index: u32): u32 {
   let seen: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
     if (seen == index) return volume;
     seen++;
@@ -136,8 +135,7 @@ export function lastDeath(volume: u32): u64 {
 }
 
 function build(): void {
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let referred = load<u32>(volume, V_FREE) != load<u32>(volume, V_SEGMENT_COUNT) || lastDeath(volume) > startSequence;
     store<u32>(volume, referred ? 0 : load<u32>(volume, V_RELEASE_COMMITS) + 1, V_RELEASE_COMMITS);
     let fresh = load<u32>(volume, V_FRESH_HOME) & ~BUILT;
@@ -273,8 +271,7 @@ export function rootRun(ticket: u32): u32 {
   rootOwner = 0;
   store<u32>(ticket, 0, T_ROOT_STATE);
   replaySet(load<u64>(image, O_REPLAY));
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let fresh = load<u32>(volume, V_FRESH_HOME);
     if (fresh & BUILT) store<u32>(volume, (fresh & ~BUILT) - 1, V_FRESH_HOME);
   }

@@ -238,19 +238,18 @@ export function imageStore(kind: u32, space: u32, key: u32, uid: u64, applied: u
 export function listReference(list: u32): u32 { return 0x80000000 | (list >>> 3); }
 function listOf(reference: u32): u32 { return (reference & 0x7fffffff) << 3; }
 
-/** The first page slot of an image, for its age and place. */
-export function imageFirst(reference: u32): u32 {
-  return reference & 0x80000000 ? load<u32>(listOf(reference), 4) : reference - 1;
+/** Pages that an image lies in, and the slot of each. */
+function imageParts(reference: u32): u32 {
+  return reference & 0x80000000 ? load<u32>(listOf(reference)) : u32(reference != 0);
+}
+function imagePart(reference: u32, part: u32): u32 {
+  return reference & 0x80000000 ? load<u32>(listOf(reference) + 4 + part * 4) : reference - 1;
 }
 
 /** Gives an image up: its pages lose a fragment, pages without any lose their slot. */
 export function imageRelease(reference: u32): void {
-  if (!reference) return;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) slotRelease(load<u32>(list + 4 + i * 4));
-    free(list);
-  } else slotRelease(reference - 1);
+  for (let part: u32 = 0; part < imageParts(reference); part++) slotRelease(imagePart(reference, part));
+  if (reference & 0x80000000) free(listOf(reference));
 }
 
 function slotRelease(slot: u32): void {
@@ -314,40 +313,28 @@ export function indexPagesMax(): u32 {
   return total;
 }
 
-function segmentHolding(volumeId: u32, block: u32): u32 {
-  let volume = volumeById(volumeId);
-  return segmentOf(volume, block / load<u32>(volume, V_SEGMENT_BLOCKS));
+/** The segment that holds a copy (0 or 1) of the page. */
+function segmentHolding(node: u32, copy: u32): u32 {
+  let volume = volumeById(load<u16>(node + (copy << 1), N_VOLUME_A));
+  return segmentOf(volume, load<u32>(node + (copy << 2), N_BLOCK_A) / load<u32>(volume, V_SEGMENT_BLOCKS));
 }
 
 /** Whether a copy of the page lies in a segment that is being cleaned. */
 export function nodeInVictim(level: u32, index: u32): bool {
   let at = node(level, index);
   if (load<u8>(at, N_KIND) == 0) return false;
-  return (
-    (load<u8>(segmentHolding(load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A)), SEG_FLAGS) & <u8>SEG_VICTIM) != 0 ||
-    (load<u8>(segmentHolding(load<u16>(at, N_VOLUME_B), load<u32>(at, N_BLOCK_B)), SEG_FLAGS) & <u8>SEG_VICTIM) != 0
-  );
+  return ((load<u8>(segmentHolding(at, 0), SEG_FLAGS) | load<u8>(segmentHolding(at, 1), SEG_FLAGS)) & <u8>SEG_VICTIM) != 0;
 }
 
 export function imageInVictim(reference: u32): bool {
-  if (!reference) return false;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) if (nodeInVictim(0, load<u32>(list + 4 + i * 4))) return true;
-    return false;
-  }
-  return nodeInVictim(0, reference - 1);
+  for (let part: u32 = 0; part < imageParts(reference); part++) if (nodeInVictim(0, imagePart(reference, part))) return true;
+  return false;
 }
 
 /** Whether the image, or a part of it, was written by this checkpoint. */
 export function imageOfCheckpoint(reference: u32, checkpoint: u64): bool {
-  if (!reference) return false;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) if (nodeCheckpoint(0, load<u32>(list + 4 + i * 4)) == checkpoint) return true;
-    return false;
-  }
-  return nodeCheckpoint(0, reference - 1) == checkpoint;
+  for (let part: u32 = 0; part < imageParts(reference); part++) if (nodeCheckpoint(0, imagePart(reference, part)) == checkpoint) return true;
+  return false;
 }
 
 /** Pages under construction are dropped (the checkpoint starts anew); their images must be released by the caller. */
@@ -374,10 +361,10 @@ export function metaRecount(release: bool): void {
     for (let i: u32 = 0; i < levelCount(level); i++) {
       let at = node(level, i);
       if (load<u8>(at, N_KIND) == 0) continue;
-      let a = segmentHolding(load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A));
-      let b = segmentHolding(load<u16>(at, N_VOLUME_B), load<u32>(at, N_BLOCK_B));
-      store<u32>(a, load<u32>(a, SEG_META_LIVE) + 1, SEG_META_LIVE);
-      store<u32>(b, load<u32>(b, SEG_META_LIVE) + 1, SEG_META_LIVE);
+      for (let copy: u32 = 0; copy < 2; copy++) {
+        let segment = segmentHolding(at, copy);
+        store<u32>(segment, load<u32>(segment, SEG_META_LIVE) + 1, SEG_META_LIVE);
+      }
     }
   }
   if (!release) return;
