@@ -77,9 +77,9 @@ export let nextFill: u64 = 1;
 /** Epoch that new blocks are born in. */
 export let epoch: u32 = 1;
 
-export let dataBlocksWritten: f64 = 0;
-export let metadataBlocksWritten: f64 = 0;
-export let movedBlocks: f64 = 0;
+export let dataBlocksWritten: u64 = 0;
+export let metadataBlocksWritten: u64 = 0;
+export let movedBlocks: u64 = 0;
 /** Segments sealed so far: how much replay a checkpoint would save. */
 export let sealedCount: u32 = 0;
 
@@ -88,8 +88,8 @@ export function durableSet(value: u64): void { durableSequence = value; }
 export function incarnationSet(value: u64): void { incarnation = value; }
 export function nextFillSet(value: u64): void { nextFill = value; }
 export function epochSet(value: u32): void { epoch = value; }
-export function metadataWritten(blocks: u32): void { metadataBlocksWritten += <f64>blocks; }
-export function movedCount(blocks: u32): void { movedBlocks += <f64>blocks; }
+export function metadataWritten(blocks: u32): void { metadataBlocksWritten += blocks; }
+export function movedCount(blocks: u32): void { movedBlocks += blocks; }
 
 const open: usize = memory.data(16); // open buffer of each stream
 const chains: usize = memory.data(16, 8); // checksum of the last closed header of streams 0 and 1
@@ -339,8 +339,8 @@ export function recordClose(stream: u32): void {
   store<u64>(segment, last, SEG_LAST);
   store<u16>(segment, <u16>load<u32>(buffer, B_FILL), SEG_USED);
   segmentChanged(volume, index);
-  dataBlocksWritten += <f64>load<u32>(buffer, B_RECORD_DATA);
-  metadataBlocksWritten += 1;
+  dataBlocksWritten += load<u32>(buffer, B_RECORD_DATA);
+  metadataBlocksWritten++;
 }
 
 /** The footer's entry for a header slot. */
@@ -429,7 +429,7 @@ export function segmentSeal(stream: u32, nextVolume: u32, nextSegment: u32, next
   store<u8>(segment, <u8>SEG_HAS_FOOTER, SEG_FLAGS);
   store<u16>(segment, <u16>used, SEG_USED);
   segmentChanged(volume, index);
-  metadataBlocksWritten += <f64>footerBlocks;
+  metadataBlocksWritten += footerBlocks;
   openBufferSet(stream, 0);
   count(C_SEGMENT_SEALED);
   sealedCount++;
@@ -472,7 +472,7 @@ export function pageAppend(stream: u32, page: u32, avoid: u32): bool {
   pageBlock = blockOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT), slot);
   let segment = segmentOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT));
   store<u16>(segment, <u16>(slot + 1), SEG_USED);
-  metadataBlocksWritten += 1;
+  metadataBlocksWritten++;
   return true;
 }
 export let pageVolume: u32 = 0;

@@ -142,7 +142,7 @@ function join(from: u32, into: u32, leafIndex: u32, epoch: u32): void {
 
 /** Checked by mergeAllowed() before. */
 export function mergeBegin(parent: u32, child: u32, sequence: u64): void {
-  assert(mergeAllowed(parent, child));
+  if (CHECKED) assert(mergeAllowed(parent, child));
   parentId = parent;
   childId = child;
   mergeSequence = sequence;

@@ -10,7 +10,7 @@ import {
 } from '../abi/status';
 import {
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_ROOT_STATE, T_SPACE, T_STATE, T_VALUE, planComplete, planOperation,
-  ticketClose, ticketCount, ticketOpen, ticketPointer,
+  ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
@@ -61,6 +61,7 @@ function ready(): void {
   if (exchangePointer) return;
   allocatorInitialize();
   if (available() < 4 * EXCHANGE_BYTES) memory.grow(4);
+  ticketsInitialize();
   exchangePointer = allocate(EXCHANGE_BYTES);
   spare = allocate(SPARE_BYTES);
 }
@@ -292,10 +293,10 @@ export function figure(n: u32): f64 {
     case 2: return <f64>freeTotal;
     case 3: return <f64>reserveSegments();
     case 4: return <f64>segmentTotal;
-    case 5: return dataBlocksWritten - movedBlocks;
-    case 6: return metadataBlocksWritten;
+    case 5: return <f64>(dataBlocksWritten - movedBlocks);
+    case 6: return <f64>metadataBlocksWritten;
     case 7: return 0; // padding: level single has none
-    case 8: return movedBlocks;
+    case 8: return <f64>movedBlocks;
     case 9: return <f64>sequence;
     case 10: return <f64>durableSequence;
     case 11: return <f64>incarnation;
@@ -305,7 +306,7 @@ export function figure(n: u32): f64 {
     case 15: return replayedEntries;
     case 16: return <f64>generation;
     case 17: return <f64>segmentTotal - <f64>freeTotal;
-    case 18: return checkpointCount;
+    case 18: return <f64>checkpointCount;
     case 19: return failedReadOnly ? 1 : 0;
     case 20: return <f64>leafBlocks;
     case 21: return <f64>ticketCount;

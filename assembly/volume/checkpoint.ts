@@ -51,7 +51,7 @@ export let checkpointOwner: u32 = 0;
 export function checkpointHold(owner: u32): void { checkpointOwner = owner; }
 export let stateReference: u32 = 0;
 export function stateReferenceSet(reference: u32): void { stateReference = reference; }
-export let checkpointCount: f64 = 0;
+export let checkpointCount: u32 = 0;
 /** Sequence at the newest committed checkpoint, for pacing. */
 let pendingSequence: u64 = 0;
 let pendingCuts: u32 = 0;
@@ -180,7 +180,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (status == FAILED) return end(ticket, status);
       if (status != DONE) return status;
       count(C_CHECKPOINT);
-      checkpointCount += 1;
+      checkpointCount++;
       for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) store<u32>(volume, 0, V_FULL);
       metaRecount(true);
       collectFree();

@@ -170,7 +170,7 @@ function evacuationJob(): u32 {
   if (liveTotal(load<u32>(volume, V_ID)) && choose(1)) return JOB_COMPACT;
   return JOB_CHECKPOINT; // it flushes, moves the replay range and the pages
 }
-let evacuationFrom: f64 = 0;
+let evacuationFrom: u32 = 0;
 
 /** Takes the streams off a volume that is given back. */
 function leaveVolume(volume: u32): u32 {

@@ -55,6 +55,11 @@ export function node(level: u32, index: u32): u32 {
 /** Memory that growing the tree by some thousand nodes takes, and writing a page of each kind. */
 export const TREE_ROOM: u32 = 1048576;
 
+/** Memory for a tree of so many pages: a node for each, in chunks that are in a list, and an index page for each 127 of them. */
+export function treeRoom(slots: u32): u32 {
+  return slots * (TN_BYTES + 1) + TREE_ROOM;
+}
+
 export function treeInitialize(): void {
   pages = allocateAligned(3 * BLOCK_BYTES, BLOCK_BYTES);
 }
