@@ -110,6 +110,10 @@ export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, a
   store<u32>(ticket, count + 1, T_PLAN_COUNT);
 }
 
+export function planFlush(ticket: u32, device: u32): void {
+  planAdd(ticket, FLUSH, device, 0, 0, 0);
+}
+
 /** A failed command is remembered in its reserved word, so that an operation can tell which of several copies failed. */
 export function planComplete(ticket: u32, index: u32, result: u32): void {
   assert(index < load<u32>(ticket, T_PLAN_COUNT));

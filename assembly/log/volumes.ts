@@ -248,6 +248,11 @@ export function emptyMetaFree(): void {
   if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER)) segmentFree(eachVolume, eachSegment);
 }
 
+/** One ticket more (1) or less (−1) reads the segment: it is not freed meanwhile. */
+export function segmentPin(segment: u32, by: i32): void {
+  store<u32>(segment, load<u32>(segment, SEG_PINS) + by, SEG_PINS);
+}
+
 /** The segment holds nothing, in this state. */
 export function segmentBlank(segment: u32, state: u32): void {
   store<u8>(segment, <u8>state, SEG_STATE);

@@ -6,7 +6,7 @@
 //
 // In range mode it lists the bytes in use instead: exactly those of which one flipped bit is found.
 
-import { allocate, allocateAligned, free, allocateZeroed } from '../std/allocator';
+import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
@@ -19,8 +19,8 @@ import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, entryBirth, entr
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
 import { liveCount, spacePointer, tableOwns } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME,
-  V_ID, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount, planBlocks,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
+  V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount, planBlocks, segmentPin,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
@@ -86,7 +86,7 @@ export function checkStep(ticket: u32): u32 {
       }
       if (!ring) ring = allocate(RING * FINDING_BYTES);
       planClear(ticket);
-      let area = allocateAligned(8 * BLOCK_BYTES, BLOCK_BYTES);
+      let area = allocateBlocks(8);
       store<u32>(ticket, area, T_D);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
@@ -117,8 +117,7 @@ export function checkStep(ticket: u32): u32 {
         } else if (!sound) finding(planResult(ticket, index) ? ERROR_IO : ERROR_CORRUPT, KIND_ROOT, id, 0xffffffff, offset, <f64>BLOCK_BYTES);
       }
       if (rootOwner == ticket) rootHold(0);
-      free(load<u32>(ticket, T_D));
-      store<u32>(ticket, 0, T_D);
+      freeAt(ticket + <u32>T_D);
       store<u32>(ticket, 0, T_F);
       store<u32>(ticket, 0, T_B);
       store<u32>(ticket, 2, T_STATE);
@@ -148,7 +147,7 @@ export function checkStep(ticket: u32): u32 {
       let segment = segmentOf(volume, index);
       if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) planFooter(ticket, volume, index);
       else planHeaders(ticket, volume, index);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      segmentPin(segment, 1);
       store<u32>(ticket, 5, T_STATE);
       return PLAN;
     } else if (state == 5) {
@@ -166,12 +165,11 @@ export function checkStep(ticket: u32): u32 {
         let id = load<u32>(volume, V_ID);
         let index = load<u32>(ticket, T_B);
         let segment = segmentOf(volume, index);
-        store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+        segmentPin(segment, -1);
         if (!ranges && sequence == checkedAt && liveFound != liveCount(id, index)) {
           findingIn(ERROR_CORRUPT, KIND_UNBACKED, volume, blockOf(volume, index, 0), 0);
         }
-        free(load<u32>(ticket, T_E));
-        store<u32>(ticket, 0, T_E);
+        freeAt(ticket + <u32>T_E);
         store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
         store<u32>(ticket, 4, T_STATE);
         continue;
@@ -189,7 +187,7 @@ export function checkStep(ticket: u32): u32 {
 /** Plans the reads of both copies of up to 32 pages; false when all were read. */
 function pagesPlan(ticket: u32, ranges: bool): bool {
   planClear(ticket);
-  if (!ranges) store<u32>(ticket, allocateAligned(64 * BLOCK_BYTES, BLOCK_BYTES), T_D);
+  if (!ranges) store<u32>(ticket, allocateBlocks(64), T_D);
   let taken: u32 = 0;
   while (taken < 32) {
     let level = load<u32>(ticket, T_F);
@@ -215,8 +213,7 @@ function pagesPlan(ticket: u32, ranges: bool): bool {
     taken++;
   }
   if (!taken && !ranges) {
-    free(load<u32>(ticket, T_D));
-    store<u32>(ticket, 0, T_D);
+    freeAt(ticket + <u32>T_D);
   }
   return taken != 0;
 }
@@ -231,8 +228,7 @@ function pagesTake(ticket: u32): void {
     let block = load<u32>(at + <u32>(i & 1 ? N_BLOCK_B : N_BLOCK_A));
     findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_PAGE, volume, block, 1);
   }
-  free(load<u32>(ticket, T_D));
-  store<u32>(ticket, 0, T_D);
+  freeAt(ticket + <u32>T_D);
 }
 
 /** The next segment that something stands on: live blocks, or records that an open would read. */
@@ -266,13 +262,13 @@ function wasOpen(fill: u64): bool {
 
 function planFooter(ticket: u32, volume: u32, index: u32): void {
   let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
-  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  store<u32>(ticket, allocateBlocks(blocks), T_D);
   planBlocks(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), load<u32>(ticket, T_D), blocks);
 }
 
 function planHeaders(ticket: u32, volume: u32, index: u32): void {
   let blocks = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
-  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  store<u32>(ticket, allocateBlocks(blocks), T_D);
   planBlocks(ticket, READ, volume, blockOf(volume, index, 0), load<u32>(ticket, T_D), blocks);
 }
 
@@ -349,7 +345,7 @@ function slotsPlan(ticket: u32, ranges: bool): bool {
   if (!slotCount) return false;
   liveFound += slotCount;
   planClear(ticket);
-  if (!ranges) store<u32>(ticket, allocateAligned(slotCount << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  if (!ranges) store<u32>(ticket, allocateBlocks(slotCount), T_D);
   for (let i: u32 = 0; i < slotCount; i++) {
     let block = blockOf(volume, index, load<u16>(slotBatch + (i << 1)));
     if (ranges) findingIn(0, KIND_DATA, volume, block, 1);
@@ -370,8 +366,7 @@ function slotsTake(ticket: u32): void {
     let block = blockOf(volume, index, slot);
     findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_DATA, volume, block, 1);
   }
-  free(load<u32>(ticket, T_D));
-  store<u32>(ticket, 0, T_D);
+  freeAt(ticket + <u32>T_D);
 }
 
 export function checkEnd(ticket: u32): void {

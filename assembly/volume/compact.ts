@@ -6,7 +6,7 @@
 // Ousterhout's log-structured file system: (1 − u) · age / (1 + u), age counted in sequences, so that cold garbage is
 // collected early and hot segments are left to empty by themselves.
 
-import { allocateAligned, free } from '../std/allocator';
+import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, MEMORY, lacks } from '../abi/status';
@@ -16,8 +16,8 @@ import { blockSeed } from '../format/key';
 import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
 import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf,
-  segmentOf, planBlocks, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf, segmentOf,
+  planBlocks, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
 } from '../log/volumes';
 import {
   B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
@@ -84,7 +84,7 @@ export function compactStep(ticket: u32): u32 {
       if (compacting || !choose(asked ? 2 : 1)) return DONE;
       compacting = true;
       let segment = segmentOf(chosenVolume, chosenSegment);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      segmentPin(segment, 1);
       store<u32>(ticket, chosenVolume, T_A);
       store<u32>(ticket, chosenSegment, T_B);
       store<u32>(ticket, 1, T_STATE);
@@ -118,7 +118,7 @@ export function compactStep(ticket: u32): u32 {
         nextSlot++;
       }
       if (!batchCount) return finish(ticket);
-      let area = allocateAligned(batchCount << BLOCK_SHIFT, BLOCK_BYTES);
+      let area = allocateBlocks(batchCount);
       store<u32>(ticket, area, T_D);
       planClear(ticket);
       let first: u32 = 0;
@@ -172,8 +172,7 @@ export function compactStep(ticket: u32): u32 {
         move(ticket, moved++);
       }
       store<u32>(ticket, 0, T_MOVED);
-      free(load<u32>(ticket, T_D));
-      store<u32>(ticket, 0, T_D);
+      freeAt(ticket + <u32>T_D);
       store<u32>(ticket, 3, T_STATE);
       // Everything copied in one call is one batch: let others come in between.
       planClear(ticket);
@@ -221,7 +220,7 @@ function move(ticket: u32, index: u32): void {
 
 function release(ticket: u32): void {
   let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
-  store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+  segmentPin(segment, -1);
   free(load<u32>(ticket, T_C));
   if (load<u32>(ticket, T_D)) scanFree(load<u32>(ticket, T_D));
   compacting = false;

@@ -15,7 +15,7 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { FLUSH, T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planAdd, planClear, planDevice } from '../abi/ticket';
+import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
@@ -203,7 +203,7 @@ function planFlushes(ticket: u32): void {
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let dirty = load<u32>(volume, V_DIRTY);
     for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (dirty & (1 << member)) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+      if (dirty & (1 << member)) planFlush(ticket, handleOf(volume) + member);
     }
     store<u32>(volume, 0, V_DIRTY);
   }

@@ -14,12 +14,12 @@
 // that has none is read whole. The segment that was open when the root was committed may hold a footer of a life whose
 // tail was dropped: it counts only if its incarnation is the root's.
 
-import { allocate, allocateAligned, free, allocateZeroed } from '../std/allocator';
+import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
-import { FLUSH, READ, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { READ, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -101,7 +101,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       if (forWriting && !(PLANTS && planted == PLANT_NO_FLUSH_AT_OPEN)) {
         for (let i: u32 = 0; i < volumeCount; i++) {
           let volume = volumeAt(i);
-          for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+          for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planFlush(ticket, handleOf(volume) + member);
         }
         return PLAN;
       }
@@ -110,7 +110,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       let copies = volumeCount * 4;
       if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
       planClear(ticket);
-      area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
+      area = allocateBlocks(copies);
       for (let i: u32 = 0; i < volumeCount; i++) {
         let volume = volumeAt(i);
         for (let copy: u32 = 0; copy < 4; copy++) {
@@ -137,7 +137,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
-        if (volume) planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+        if (volume) planFlush(ticket, handleOf(volume));
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
@@ -224,7 +224,7 @@ function rootChoose(ticket: u32): u32 {
 function planHeal(ticket: u32): bool {
   let slot = <u32>load<u64>(openedRoot, O_GENERATION) & 1;
   let wrong: u32 = 0;
-  let healing = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
+  let healing = allocateBlocks(1);
   memory.copy(healing, openedRoot, BLOCK_BYTES);
   let plan = false;
   for (let pass: u32 = 0; pass < 2; pass++) {
@@ -442,7 +442,7 @@ function treeLoad(ticket: u32): u32 {
         loadAt = 0;
         continue;
       }
-      batchArea = allocateAligned(batchCount * BLOCK_BYTES, BLOCK_BYTES);
+      batchArea = allocateBlocks(batchCount);
       planClear(ticket);
       for (let i: u32 = 0; i < batchCount; i++) {
         // an impossible first address is read as if its copy had failed: from the second

@@ -1,11 +1,11 @@
 // The second half of opening: walking the streams, replaying them, and going on where they end. See recover.ts.
 
-import { allocate, allocateAligned, free, resize } from '../std/allocator';
+import { allocate, free, resize, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, MEMORY, PLAN, fail, failAt, lacks } from '../abi/status';
-import { FLUSH, READ, T_RESULT, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { READ, T_RESULT, WRITE, planClear, planResult, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
 import {
@@ -38,6 +38,7 @@ import { recordMemory } from './admit';
 import { FILL_MARGIN, cutFind, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
+import { clear } from '../std/bytes';
 
 export let replayedEntries: f64 = 0;
 
@@ -69,7 +70,7 @@ function walkAdd(stream: u32): u32 {
   }
   store<u32>(walkCounts + (stream << 2), total + 1);
   let item = walkAt(stream, total);
-  memory.fill(item, 0, W_BYTES);
+  clear(item, W_BYTES);
   return item;
 }
 
@@ -193,7 +194,7 @@ function probeRun(ticket: u32): u32 {
     if (probeState == 0) {
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536)) return MEMORY;
       planClear(ticket);
-      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(footerBlocks + 1);
       planBlocks(ticket, READ, volume, blockOf(volume, index, dataSlots), area, footerBlocks);
       planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area + (footerBlocks << BLOCK_SHIFT), 1);
       probeState = 1;
@@ -206,7 +207,7 @@ function probeRun(ticket: u32): u32 {
       } else if (recordVerify(area + (footerBlocks << BLOCK_SHIFT), id, blockOf(volume, index, 0), 0, dataSlots, fill)) {
         free(area);
         planClear(ticket);
-        area = allocateAligned(dataSlots << BLOCK_SHIFT, BLOCK_BYTES);
+        area = allocateBlocks(dataSlots);
         planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area, dataSlots);
         probeState = 2;
         return PLAN;
@@ -255,7 +256,7 @@ export function walkRun(ticket: u32): u32 {
       }
       // The footer, and the first header: one of them says whether there is anything.
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
-      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(footerBlocks + 1);
       planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS)), area, footerBlocks);
       planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, 0), area + (footerBlocks << BLOCK_SHIFT), 1);
       walkState = 1;
@@ -381,7 +382,7 @@ function itemAdd(volume: u32, mode: u32, end: u32): u32 {
 
 function planWhole(ticket: u32, volume: u32): void {
   let blocks = load<u32>(volume, V_DATA_SLOTS);
-  area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
+  area = allocateBlocks(blocks);
   planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks);
 }
 
@@ -410,7 +411,7 @@ let stopBlock: u32 = 0;
 let lastStream: u32 = 0;
 
 export function replayBegin(): void {
-  memory.fill(cursors, 0, 144);
+  clear(cursors, 144);
   applied = clean ? load<u64>(openedRoot, O_END) : startSequence;
   appliedIncarnation = 0;
   for (let which: u32 = 0; which < 2; which++) {
@@ -434,16 +435,13 @@ function stop(which: u32): void {
 }
 
 function drop(at: usize): void {
-  free(load<u32>(at, K_AREA));
-  store<u32>(at, 0, K_AREA);
+  freeAt(at + K_AREA);
   dropRecord(at);
 }
 
 function dropRecord(at: usize): void {
-  free(load<u32>(at, K_HEADER));
-  free(load<u32>(at, K_DATA));
-  store<u32>(at, 0, K_HEADER);
-  store<u32>(at, 0, K_DATA);
+  freeAt(at + K_HEADER);
+  freeAt(at + K_DATA);
   store<u32>(at, 0, K_VERIFIED);
 }
 
@@ -581,7 +579,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (!load<u32>(at, K_AREA)) {
     let blocks = mode == 1 ? load<u32>(volume, V_FOOTER_BLOCKS) : load<u32>(item, W_END);
     if (lacks((blocks << BLOCK_SHIFT) + 65536)) return MEMORY;
-    store<u32>(at, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), K_AREA);
+    store<u32>(at, allocateBlocks(blocks), K_AREA);
     planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks);
     store<u32>(at, 3, K_STATE);
     return PLAN;
@@ -599,7 +597,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (entryKind(entry) != SLOT_HEADER) return failAtSlot(ERROR_CORRUPT, volume, index, slot);
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
     if (lacks(65536)) return MEMORY;
-    store<u32>(at, allocateAligned(BLOCK_BYTES, BLOCK_BYTES), K_HEADER);
+    store<u32>(at, allocateBlocks(1), K_HEADER);
     planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1);
     store<u32>(at, 4, K_STATE);
     return PLAN;
@@ -633,7 +631,7 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
   else {
     if (!load<u32>(at, K_DATA)) {
       if (lacks(((blocks + 1) << BLOCK_SHIFT) + 65536)) return MEMORY;
-      store<u32>(at, allocateAligned((blocks + 1) << BLOCK_SHIFT, BLOCK_BYTES), K_DATA);
+      store<u32>(at, allocateBlocks(blocks + 1), K_DATA);
       planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1);
       store<u32>(at, 5, K_STATE);
       return PLAN;
@@ -836,7 +834,7 @@ function mendFooters(ticket: u32): u32 {
     if (mendState == 0) {
       if (lacks(2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY;
       planClear(ticket);
-      area = allocateAligned((used + footerBlocks) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(used + footerBlocks);
       planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area, used);
       mendState = 1;
       return PLAN;
@@ -849,7 +847,7 @@ function mendFooters(ticket: u32): u32 {
       }
       let next = walkAt(mendStream, mendItem + 1);
       let footer = area + (used << BLOCK_SHIFT);
-      memory.fill(footer, 0, footerBlocks << BLOCK_SHIFT);
+      clear(footer, footerBlocks << BLOCK_SHIFT);
       footerBuild(
         footer, volume, index, mendStream, used, entries, load<u64>(item, W_CHAIN_END), load<u32>(next, W_VOLUME), load<u32>(next, W_SEGMENT),
         load<u64>(next, W_FILL),
@@ -862,7 +860,7 @@ function mendFooters(ticket: u32): u32 {
     }
     if (mendState == 2) {
       planClear(ticket);
-      planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+      planFlush(ticket, handleOf(volume));
       mendState = 3;
       return PLAN;
     }
@@ -902,7 +900,7 @@ export function continueRun(ticket: u32): u32 {
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2 + 65536)) return MEMORY;
       walkState = 9;
       planClear(ticket);
-      area = allocateAligned(max(slots, 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(max(slots, 1));
       if (slots) {
         planBlocks(ticket, READ, volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0), area, slots);
         return PLAN;

@@ -6,10 +6,9 @@
 // A flush of a device that fails is told to one caller only, and may have dropped what others wrote: the log's flush and the
 // root's tell each other.
 
-import { allocateAligned } from '../std/allocator';
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { FLUSH, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
+import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
@@ -28,6 +27,8 @@ import {
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
 import { failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+import { clear } from '../std/bytes';
+import { allocateBlocks } from '../std/allocator';
 
 /** Fill sequences that a life may use beyond what its root lists, before it commits another. */
 export const FILL_MARGIN: u64 = 256;
@@ -141,8 +142,8 @@ function build(): void {
     let fresh = load<u32>(volume, V_FRESH_HOME) & ~BUILT;
     store<u32>(volume, fresh && (volume == rootHome(0) || volume == rootHome(1)) ? fresh | BUILT : fresh, V_FRESH_HOME);
   }
-  if (!image) image = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
-  memory.fill(image, 0, BLOCK_BYTES);
+  if (!image) image = allocateBlocks(1);
+  clear(image, BLOCK_BYTES);
   rootLostSet(false);
   generation++;
   memory.copy(image + <u32>O_UUID, logIdentity, 32);
@@ -226,7 +227,7 @@ function planFlushes(ticket: u32): void {
   for (let home: u32 = 0; home < 2; home++) {
     let volume = rootHome(home);
     if (!volume) continue;
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planFlush(ticket, handleOf(volume) + member);
   }
 }
 

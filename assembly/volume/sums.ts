@@ -4,7 +4,7 @@
 // Used by cold reads (for the checksums), by compaction and check (for everything). A sub-operation of a ticket, one
 // segment at a time: scanPlan, perform, scanTake; scanTake may ask for a second round when the footer does not verify.
 
-import { allocate, allocateAligned, free, allocateZeroed } from '../std/allocator';
+import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { READ } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -35,7 +35,7 @@ export function scanPlan(ticket: u32, volume: u32, index: u32): u32 {
   let footer = (load<u8>(segment, SEG_FLAGS) & <u8>(SEG_HAS_FOOTER | SEG_UNREAD)) == <u8>SEG_HAS_FOOTER;
   let first = footer ? load<u32>(volume, V_DATA_SLOTS) : 0;
   let blocks = footer ? load<u32>(volume, V_FOOTER_BLOCKS) : max(<u32>load<u16>(segment, SEG_USED), 1);
-  let area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
+  let area = allocateBlocks(blocks);
   planBlocks(ticket, READ, volume, blockOf(volume, index, first), area, blocks);
   return footer ? area : area | SCAN_HEADERS;
 }

@@ -8,7 +8,7 @@
 // Images are referred to by a u32: page slot + 1, or 0x80000000 | address/8 of a list (u32 count, u32 slots) where an
 // image spans several pages.
 
-import { allocate, allocateAligned, allocateZeroed, free, resize } from '../std/allocator';
+import { allocate, allocateZeroed, free, resize, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { BLOCK_BYTES, FORMAT_MAJOR } from '../format/constants';
@@ -25,6 +25,7 @@ import {
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
 import { checkpointNumber } from './root';
+import { clear } from '../std/bytes';
 
 export const TN_BYTES: u32 = 40;
 const TN_LIVE: usize = 32;
@@ -61,7 +62,7 @@ export function treeRoom(slots: u32): u32 {
 }
 
 export function treeInitialize(): void {
-  pages = allocateAligned(3 * BLOCK_BYTES, BLOCK_BYTES);
+  pages = allocateBlocks(3);
 }
 
 function levelGrow(level: u32, total: u32): void {
@@ -141,10 +142,10 @@ function fragmentAppend(kind: u32, space: u32, key: u32, uid: u64, applied: u64,
     if (!pageFinish(kind)) return 0xffffffff;
   }
   if (!load<u32>(pageSlot + which)) {
-    memory.fill(page, 0, BLOCK_BYTES);
+    clear(page, BLOCK_BYTES);
     let slot = slotTake();
     let at = node(0, slot);
-    memory.fill(at, 0, TN_BYTES);
+    clear(at, TN_BYTES);
     store<u16>(at, BUILDING, TN_FLAGS);
     store<u64>(at, checkpointNumber, N_CHECKPOINT);
     store<u32>(pageSlot + which, slot + 1);
@@ -257,7 +258,7 @@ function slotRelease(slot: u32): void {
   let live = load<u16>(at, TN_LIVE) - 1;
   store<u16>(at, live, TN_LIVE);
   if (live || load<u16>(at, TN_FLAGS) & BUILDING) return;
-  memory.fill(at, 0, TN_BYTES);
+  clear(at, TN_BYTES);
   freeSlots++;
   changed(0, slot);
 }
@@ -274,7 +275,7 @@ export function treeSweep(): void {
     let at = node(0, slot);
     if (load<u8>(at, N_KIND) == 0) { freeSlots++; continue; }
     if (load<u16>(at, TN_LIVE)) continue;
-    memory.fill(at, 0, TN_BYTES);
+    clear(at, TN_BYTES);
     freeSlots++;
     changed(0, slot);
   }
@@ -283,7 +284,7 @@ export function treeSweep(): void {
 export function nodeCheckpoint(level: u32, index: u32): u64 { return load<u64>(node(level, index), N_CHECKPOINT); }
 export function nodeLoaded(level: u32, index: u32, from: u32): void {
   let at = node(level, index);
-  memory.fill(at, 0, TN_BYTES);
+  clear(at, TN_BYTES);
   memory.copy(at, from, NODE_BYTES);
 }
 
@@ -294,7 +295,7 @@ export function indexWrite(scratch: u32, rewriteAll: bool): bool {
     for (let i: u32 = 0; i < levelCount(level); i++) {
       let at = node(level, i);
       if (!rewriteAll && !(load<u16>(at, TN_FLAGS) & CHANGED) && !nodeInVictim(level, i)) continue;
-      memory.fill(scratch, 0, BLOCK_BYTES);
+      clear(scratch, BLOCK_BYTES);
       let children = min(INDEX_NODES, levelCount(level - 1) - i * INDEX_NODES);
       for (let child: u32 = 0; child < children; child++) {
         memory.copy(scratch + PAGE_FIXED_BYTES + child * NODE_BYTES, node(level - 1, i * INDEX_NODES + child), NODE_BYTES);
