@@ -5,8 +5,8 @@
 // segment out of it; other records leave what a checkpoint takes.
 
 import { count } from '../std/counters';
-import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, MEMORY, WAIT, fail, lacks, FAILED } from '../abi/status';
-import { T_E, T_F } from '../abi/ticket';
+import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
+import { T_E, T_F, T_NUMBER, ticketsOpened } from '../abi/ticket';
 import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
 import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
@@ -43,8 +43,11 @@ export function policySet(grow: f64, compact: f64, shrink: f64, mode: u32, least
 }
 
 let denied: bool = false;
+/** Tickets opened when growing was denied last. That answers them; one that comes later and needs room asks anew. */
+let deniedAt: u32 = 0;
 export function growthDenied(): void {
   denied = true;
+  deniedAt = ticketsOpened;
   growUrgent = false;
 }
 export function growthAllowed(): void { denied = false; }
@@ -163,9 +166,8 @@ function recordAllowed(blocks: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
   if (lacks(recordMemory(blocks))) return MEMORY;
   if (unflushedBytes() < 2 * unflushedLimit) return DONE;
-  if (flushFailure) return fail(flushFailure);
-  wantFlush(true);
-  return WAIT;
+  wantFlush(true); // also after one that failed: the next may succeed, and then writing goes on
+  return flushFailure ? fail(flushFailure) : WAIT;
 }
 
 /** The stream goes on in its next segment. FAILED: it has none, and what is free is the checkpoint's. */
@@ -213,6 +215,7 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
     store<u32>(ticket, compactions, T_E);
   }
   spaceWaiters++;
+  if (<i32>(load<u32>(ticket, T_NUMBER) - deniedAt) > 0) denied = false;
   if (wantsVolume()) return WAIT;
   if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
   if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged ? 1 : largestSegment)) return WAIT; // a write must not cost thousands of copies

@@ -416,11 +416,16 @@ export function writeOutRun(ticket: u32, state: u32, blocksMin: u32): u32 {
     return planCountOf(ticket) ? PLAN : DONE;
   }
   markWritten(ticket);
+  // What was given up while it was being written is in fresh segments already: that the old place failed is no second failure.
+  let needed = false;
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+    if (load<u32>(buffer, B_INFLIGHT) >>> 31 && !load<u32>(buffer, B_DETACHED)) needed = true;
+    store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) & 0x7fffffff, B_INFLIGHT);
+  }
   if (load<u32>(ticket, T_RESULT)) {
-    writeFailed = load<u32>(ticket, T_RESULT);
+    if (needed) writeFailed = load<u32>(ticket, T_RESULT);
     noteFull(ticket);
   }
-  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) & 0x7fffffff, B_INFLIGHT);
   return DONE;
 }
 

@@ -613,7 +613,7 @@ export function sourceGet(index: u32, into: u32, mapped: f64): u32 {
   store<u32>(into, load<u32>(source, X_VOLUME), 4);
   store<f64>(into, spaceSizeBytes(space), 8);
   store<f64>(into, mapped, 16);
-  store<u32>(into, spaceFlags(space), 24);
+  store<u32>(into, spaceFlags(space) | (spaceParent(space) == SPACE_NONE ? 0 : 4), 24);
   store<u32>(into, bytes, 28);
   memory.copy(into + 32, source + <u32>X_NAME, bytes);
   return 32 + bytes;

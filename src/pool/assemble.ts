@@ -175,7 +175,10 @@ export async function openParts(
     throw trouble ?? new VarveError('VARVE_NOT_FOUND', 'opening the pool', { detail: 'there is no storage device of a pool' });
   }
   try {
-    const { frame, catalogue } = chooseCatalogue(ours.map((member) => member.frames()));
+    const { frame, catalogue } = chooseCatalogue(
+      ours.map((member) => member.frames()),
+      ours.map((member) => member.uuid),
+    );
     const named = new Map(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, volume] as const)));
     const retired = new Set(catalogue.retired.map((device) => device.uuid));
     const members: Member[] = [];
