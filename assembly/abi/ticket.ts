@@ -49,15 +49,20 @@ export const T_DENIED: usize = 128; // the host could not grow the memory
 export const T_NUMBER: usize = 132; // counts tickets
 export const T_SIZE: u32 = 136;
 
-const slots: usize = memory.data(16384); // TICKET_COUNT_MAX words
+let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
 export let ticketCount: u32 = 0;
 export let ticketsOpened: u32 = 0;
 
+/** Once, before anything else here. */
+export function ticketsInitialize(): void {
+  slots = allocateZeroed(TICKET_COUNT_MAX * 4);
+}
+
 export function ticketOpen(kind: u32): i32 {
   for (let probe: u32 = 0; probe < TICKET_COUNT_MAX; probe++) {
     let index = (slotHint + probe) & (TICKET_COUNT_MAX - 1);
-    if (load<u32>(slots + (index << 2)) == 0) {
+    if (!ticketPointer(index)) {
       let ticket = allocateZeroed(T_SIZE);
       store<u32>(ticket, kind, T_KIND);
       store<u32>(ticket, ++ticketsOpened, T_NUMBER);
@@ -75,7 +80,7 @@ export function ticketPointer(index: u32): u32 {
 }
 
 export function ticketClose(index: u32): void {
-  let ticket = load<u32>(slots + (index << 2));
+  let ticket = ticketPointer(index);
   free(load<u32>(ticket, T_PLAN));
   free(ticket);
   store<u32>(slots + (index << 2), 0);
@@ -106,6 +111,10 @@ export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, a
   store<u32>(command, length, 20);
   store<u64>(command, 0, 24);
   store<u32>(ticket, count + 1, T_PLAN_COUNT);
+}
+
+export function planFlush(ticket: u32, device: u32): void {
+  planAdd(ticket, FLUSH, device, 0, 0, 0);
 }
 
 /** A failed command is remembered in its reserved word, so that an operation can tell which of several copies failed. */

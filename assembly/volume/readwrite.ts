@@ -21,9 +21,19 @@ import { admit } from './admit';
 import { flushRun } from './flush';
 import { GATHER_BLOCKS_MAX, KIND_BUFFER, gatherClose, gatherCurrent, gatherOpen, gatherPlace, gatherRoom, gatherRun } from './gather';
 import { isSource, trimRoom } from './state';
+import { clear } from '../std/bytes';
 
 /** Trims go in entries of at most so many leaves, which bounds what one of them does. */
 const TRIM_LEAVES: u64 = 256;
+
+/** Where a ticket stands, in bytes of its space, and how many it has before it. */
+function positionOf(ticket: u32): f64 { return load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS); }
+function leftOf(ticket: u32): f64 { return load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS); }
+function advance(ticket: u32, bytes: u64): void { store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>bytes, T_PROGRESS); }
+
+/** The block that has the byte at this position, and the byte's place in it. */
+function blockAt(position: f64): u64 { return <u64>position >> BLOCK_SHIFT; }
+function edgeAt(position: f64): u32 { return <u32>(<u64>position) & (BLOCK_BYTES - 1); }
 
 // T_A holds the gather request. Read: T_B first block's offset in it.
 export function readStep(ticket: u32): u32 {
@@ -32,12 +42,12 @@ export function readStep(ticket: u32): u32 {
     if (state == 0) {
       let space = load<u32>(ticket, T_SPACE);
       if (!spacePointer(space)) return fail(ERROR_NOT_FOUND);
-      let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
+      let position = positionOf(ticket);
+      let left = leftOf(ticket);
       if (left <= 0) return DONE;
-      let block = <u64>(position / <f64>BLOCK_BYTES);
-      let edge = <u32>(position - <f64>block * <f64>BLOCK_BYTES);
-      let blocks = <u32>min<f64>((left + <f64>(edge + BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES, <f64>GATHER_BLOCKS_MAX);
+      let block = blockAt(position);
+      let edge = edgeAt(position);
+      let blocks = <u32>min<u64>(blockAt(left + <f64>(edge + BLOCK_BYTES - 1)), GATHER_BLOCKS_MAX);
       if (lacks(gatherRoom(blocks))) return MEMORY;
       store<u32>(ticket, gatherOpen(space, load<u32>(ticket, T_EPOCH), block, blocks), T_A);
       store<u32>(ticket, edge, T_B);
@@ -113,15 +123,15 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       if (bad) return fail(bad);
       store<u32>(ticket, 1, T_STATE);
     } else if (state == 1) {
-      let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
+      let position = positionOf(ticket);
+      let left = leftOf(ticket);
       if (left <= 0) {
         if (load<u32>(ticket, T_EPOCH) != 1 || zeros) return DONE;
         store<u32>(ticket, 5, T_STATE);
         continue;
       }
-      let block = <u64>(position / <f64>BLOCK_BYTES);
-      let edge = <u32>(position - <f64>block * <f64>BLOCK_BYTES);
+      let block = blockAt(position);
+      let edge = edgeAt(position);
       if (edge || left < <f64>BLOCK_BYTES) {
         // The last block of a space whose size is not a multiple of the block has nothing behind its end to keep.
         // Nothing is gathered, and pinned, while there is no room for it: what it pins may be what has to come free.
@@ -144,15 +154,14 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       let kind = load<u32>(gatherPlace(load<u32>(ticket, T_A), 0));
       if (zeros && kind != KIND_MAPPED && kind != KIND_BUFFER) {
         gatherDrop(ticket); // zeros over nothing
-        store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>load<u32>(ticket, T_D), T_PROGRESS);
+        advance(ticket, load<u32>(ticket, T_D));
         store<u32>(ticket, 1, T_STATE);
       } else store<u32>(ticket, 3, T_STATE);
     } else if (state == 3) {
       let bad = rangeCheck(ticket); // the space may have been cut or left meanwhile
       if (bad) return fail(bad);
       let partial = load<u32>(ticket, T_D);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
-      let wanted = partial ? 1 : <u32>min<f64>(left / <f64>BLOCK_BYTES, <f64>RECORD_DATA_MAX);
+      let wanted = partial ? 1 : <u32>min<u64>(blockAt(leftOf(ticket)), RECORD_DATA_MAX);
       let status = admit(ticket, RECORD_DATA, wanted, zeros);
       if (status == WAIT && partial) {
         gatherDrop(ticket);
@@ -176,12 +185,11 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       if (partial) {
         let place = gatherPlace(load<u32>(ticket, T_A), 0);
         if (load<u32>(place) == KIND_MAPPED || load<u32>(place) == KIND_BUFFER) memory.copy(address, load<u32>(place, 16), BLOCK_BYTES);
-        else memory.fill(address, 0, BLOCK_BYTES);
+        else clear(address, BLOCK_BYTES);
         gatherDrop(ticket);
-        let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-        let edge = <u32>(position - floor<f64>(position / <f64>BLOCK_BYTES) * <f64>BLOCK_BYTES);
+        let edge = edgeAt(positionOf(ticket));
         if (zeros) {
-          memory.fill(address + edge, 0, partial);
+          clear(address + edge, partial);
           continue;
         }
         planAdd(ticket, COPY_IN, 0, load<f64>(ticket, T_PROGRESS), address + edge, partial);
@@ -215,7 +223,7 @@ function append(ticket: u32): void {
   let slot = load<u32>(ticket, T_B);
   let blocks = load<u32>(ticket, T_C);
   let space = load<u32>(ticket, T_SPACE);
-  let virtualBlock = <u64>((load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
+  let virtualBlock = blockAt(positionOf(ticket));
   let block = blockOf(volume, load<u32>(buffer, B_SEGMENT), slot);
   for (let i: u32 = 0; i < blocks; i++) {
     let at = sequenceTake();
@@ -223,7 +231,7 @@ function append(ticket: u32): void {
     tablePut(space, virtualBlock + <u64>i, id, block + i, epoch, at);
   }
   let partial = load<u32>(ticket, T_D);
-  store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>(partial ? partial : blocks << BLOCK_SHIFT), T_PROGRESS);
+  advance(ticket, partial ? partial : blocks << BLOCK_SHIFT);
 }
 
 /** One trim entry over whole blocks. */
@@ -231,8 +239,8 @@ function trimPart(ticket: u32): u32 {
   let bad = rangeCheck(ticket);
   if (bad) return fail(bad);
   let space = load<u32>(ticket, T_SPACE);
-  let block = <u64>((load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
-  let blocks = <u64>((load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
+  let block = blockAt(positionOf(ticket));
+  let blocks = blockAt(leftOf(ticket));
   let most = TRIM_LEAVES * <u64>leafBlocks - (block & <u64>(leafBlocks - 1));
   if (blocks > most) blocks = most;
   if (lacks(min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom()))) return MEMORY;
@@ -242,7 +250,7 @@ function trimPart(ticket: u32): u32 {
   let at = sequenceTake();
   entryAppend(buffer, ENTRY_TRIM, space, epoch, block, 0, 0, blocks, at);
   tableTrim(space, block, blocks, epoch, at);
-  store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>blocks * <f64>BLOCK_BYTES, T_PROGRESS);
+  advance(ticket, blocks << BLOCK_SHIFT);
   return DONE;
 }
 

@@ -15,6 +15,7 @@ import {
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
 import { C_FORWARD_DROPPED, C_FORWARD_FOLLOWED, C_ROLLBACK, C_SNAPSHOT_DELETED, C_SPACE_MERGED } from '../log/counting';
+import { clear } from '../std/bytes';
 
 export const OP_CREATE_SOURCE: u32 = 1;
 export const OP_SNAPSHOT: u32 = 2;
@@ -473,7 +474,7 @@ export function stateImageBytes(): u32 {
 }
 
 export function stateImageWrite(into: u32): void {
-  memory.fill(into, 0, stateImageBytes());
+  clear(into, stateImageBytes());
   store<u32>(into, STATE_VERSION);
   store<u32>(into, epoch, 4);
   store<u32>(into, nextSnapshotId, 8);
