@@ -13,8 +13,8 @@ import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, MEMORY, lack
 import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
-import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
-import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
+import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { liveCount, tableMove } from '../table/index';
 import {
   SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf, segmentOf,
   planBlocks, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
@@ -27,7 +27,7 @@ import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
 import { admitSurvivor, compactionCount, emptiedWanted, segmentGain, survivorsShort } from './admit';
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
-import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake } from './sums';
+import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 
 /** Blocks of the batch that were moved: a field of the flush sub-operation, which compaction does not run. */
 const T_MOVED: usize = T_FLUSH_STATE;
@@ -182,12 +182,7 @@ export function compactStep(ticket: u32): u32 {
 }
 
 function isLive(ticket: u32, slot: u32): bool {
-  let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
-  let kind = entryKind(entry);
-  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
-  let volume = load<u32>(ticket, T_A);
-  let space = spaceForward(entrySpace(entry));
-  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, load<u32>(ticket, T_B), slot));
+  return slotLive(load<u32>(ticket, T_A), load<u32>(ticket, T_B), load<u32>(ticket, T_C), slot);
 }
 
 function move(ticket: u32, index: u32): void {

@@ -314,10 +314,9 @@ function abandonStream(stream: u32): bool {
   let last: u32 = 0;
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
     if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
-    if (load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) {
-      if (!first) first = buffer;
-      last = buffer;
-    }
+    // All that follows goes with it, also a segment that nothing is in yet.
+    if (!first && load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) first = buffer;
+    if (first) last = buffer;
   }
   if (!first) return true;
   let volume = load<u32>(first, B_VOLUME);

@@ -15,11 +15,12 @@
 // tail was dropped: it counts only if its incarnation is the root's.
 
 import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
+import { bytesEqual } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
-import { READ, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
+import { READ, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -223,33 +224,20 @@ function rootChoose(ticket: u32): u32 {
 /** Writes the newest root where a copy of its slot is not it. */
 function planHeal(ticket: u32): bool {
   let slot = <u32>load<u64>(openedRoot, O_GENERATION) & 1;
-  let wrong: u32 = 0;
-  let healing = allocateBlocks(1);
+  let healing = allocateBlocks(1); // it stays for the writes, if there are any
   memory.copy(healing, openedRoot, BLOCK_BYTES);
-  let plan = false;
-  for (let pass: u32 = 0; pass < 2; pass++) {
-    if (pass && !wrong) break;
-    if (pass) {
-      planClear(ticket);
-      plan = true;
-    }
-    for (let home: u32 = 0; home < 2; home++) {
-      let volume = rootHome(home);
-      if (!volume) continue;
-      let index: u32 = 0;
-      while (volumeAt(index) != volume) index++;
-      for (let back: u32 = 0; back < 2; back++) {
-        let root = area + (index * 4 + back * 2 + slot) * BLOCK_BYTES;
-        let same = true;
-        for (let at: u32 = 0; at < BLOCK_BYTES && same; at += 8) same = load<u64>(root + at) == load<u64>(openedRoot + at);
-        if (same) continue;
-        wrong++;
-        if (pass) planAdd(ticket, WRITE, handleOf(volume), load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
-      }
+  planClear(ticket);
+  for (let index: u32 = 0; index < volumeCount; index++) {
+    let volume = volumeAt(index);
+    if (volume != rootHome(0) && volume != rootHome(1)) continue;
+    for (let back: u32 = 0; back < 2; back++) {
+      if (bytesEqual(area + (index * 4 + back * 2 + slot) * BLOCK_BYTES, healing, BLOCK_BYTES)) continue;
+      planAdd(ticket, WRITE, handleOf(volume), load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
     }
   }
-  if (!plan) free(healing); // else it stays for the write: one block
-  return plan;
+  if (load<u32>(ticket, T_PLAN_COUNT)) return true;
+  free(healing);
+  return false;
 }
 
 
