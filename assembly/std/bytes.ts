@@ -9,3 +9,8 @@ export function bytesEqual(a: u32, b: u32, length: u32): bool {
   for (let i: u32 = 0; i < length; i++) if (load<u8>(a + i) != load<u8>(b + i)) return false;
   return true;
 }
+
+/** Adds to a u32 in a record. */
+export function bump(record: u32, field: usize, by: i32): void {
+  store<u32>(record + <u32>field, load<u32>(record + <u32>field) + by);
+}

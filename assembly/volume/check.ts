@@ -6,6 +6,7 @@
 //
 // In range mode it lists the bytes in use instead: exactly those of which one flipped bit is found.
 
+import { bump } from '../std/bytes';
 import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
@@ -75,7 +76,8 @@ export function checkStep(ticket: u32): u32 {
   let ranges = load<u32>(ticket, T_EPOCH) == 1;
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       if (lacks(RING * FINDING_BYTES + 131072)) return MEMORY;
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
@@ -97,7 +99,8 @@ export function checkStep(ticket: u32): u32 {
       }
       store<u32>(ticket, 1, T_STATE);
       return PLAN;
-    } else if (state == 1) {
+    }
+    case 1: {
       // By the plan: what holds roots may have changed since.
       for (let index: u32 = 0; index < load<u32>(ticket, T_PLAN_COUNT); index++) {
         let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
@@ -120,7 +123,9 @@ export function checkStep(ticket: u32): u32 {
       store<u32>(ticket, 0, T_F);
       store<u32>(ticket, 0, T_B);
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       if (ringCount) { planClear(ticket); if (ringCount > RING / 2) return PLAN; }
       if (lacks(65 * BLOCK_BYTES * 2)) return MEMORY;
       if (!pagesPlan(ticket, ranges)) {
@@ -132,10 +137,13 @@ export function checkStep(ticket: u32): u32 {
       if (ranges) continue;
       store<u32>(ticket, 3, T_STATE);
       return PLAN;
-    } else if (state == 3) {
+    }
+    case 3: {
       pagesTake(ticket);
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 4) {
+      continue;
+    }
+    case 4: {
       planClear(ticket);
       if (ringCount > RING / 4) return PLAN; // let the host take what there is
       if (!segmentFind(ticket)) return DONE;
@@ -149,12 +157,15 @@ export function checkStep(ticket: u32): u32 {
       segmentPin(segment, 1);
       store<u32>(ticket, 5, T_STATE);
       return PLAN;
-    } else if (state == 5) {
+    }
+    case 5: {
       if (!entriesTake(ticket, ranges)) return PLAN;
       store<u32>(ticket, 0, T_C);
       liveFound = 0;
       store<u32>(ticket, 6, T_STATE);
-    } else if (state == 6) {
+      continue;
+    }
+    case 6: {
       if (!slotsPlan(ticket, ranges)) {
         let volume = volumeAt(load<u32>(ticket, T_A));
         let id = load<u32>(volume, V_ID);
@@ -165,16 +176,19 @@ export function checkStep(ticket: u32): u32 {
           findingIn(ERROR_CORRUPT, KIND_UNBACKED, volume, blockOf(volume, index, 0), 0);
         }
         freeAt(ticket + <u32>T_E);
-        store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
+        bump(ticket, T_B, 1);
         store<u32>(ticket, 4, T_STATE);
         continue;
       }
       if (ranges) continue;
       store<u32>(ticket, 7, T_STATE);
       return PLAN;
-    } else {
+    }
+    default: {
       slotsTake(ticket);
       store<u32>(ticket, 6, T_STATE);
+      continue;
+    }
     }
   }
 }

@@ -76,7 +76,8 @@ let nextSlot: u32 = 0;
 export function compactStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       store<f64>(ticket, 0, T_VALUE);
       // Asked for, it goes on until nothing is to be gained: what was emptied comes free before the room runs out.
       let asked = load<u32>(ticket, T_EPOCH) == 1;
@@ -88,14 +89,17 @@ export function compactStep(ticket: u32): u32 {
       store<u32>(ticket, chosenVolume, T_A);
       store<u32>(ticket, chosenSegment, T_B);
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       let volume = load<u32>(ticket, T_A);
       if (lacks(scanRoom(volume) + 65536)) return MEMORY;
       planClear(ticket);
       store<u32>(ticket, scanPlan(ticket, volume, load<u32>(ticket, T_B)), T_D);
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
-    } else if (state == 2) {
+    }
+    case 2: {
       let entries = scanTake(load<u32>(ticket, T_A), load<u32>(ticket, T_B), load<u32>(ticket, T_D), planResult(ticket, 0));
       store<u32>(ticket, 0, T_D);
       if (!entries) {
@@ -106,7 +110,9 @@ export function compactStep(ticket: u32): u32 {
       store<u32>(ticket, entries, T_C);
       nextSlot = 0;
       store<u32>(ticket, 3, T_STATE);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       // The next live slots: one record's worth.
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
@@ -130,7 +136,8 @@ export function compactStep(ticket: u32): u32 {
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
-    } else if (state == 4) {
+    }
+    case 4: {
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
       let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
@@ -150,7 +157,9 @@ export function compactStep(ticket: u32): u32 {
       if (open && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
       store<u32>(ticket, 0, T_MOVED);
       store<u32>(ticket, 5, T_STATE);
-    } else {
+      continue;
+    }
+    default: {
       let moved = load<u32>(ticket, T_MOVED);
       while (moved < batchCount) {
         let status = admitSurvivor(RECORD_MOVE);
@@ -177,6 +186,7 @@ export function compactStep(ticket: u32): u32 {
       // Everything copied in one call is one batch: let others come in between.
       planClear(ticket);
       return PLAN;
+    }
     }
   }
 }

@@ -15,7 +15,7 @@
 // tail was dropped: it counts only if its incarnation is the root's.
 
 import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
-import { bytesEqual } from '../std/bytes';
+import { bump, bytesEqual } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
@@ -73,7 +73,7 @@ export function createStep(ticket: u32, identity: usize, blocks: u32): u32 {
     listsRenew();
     let status = rootRun(ticket);
     if (status != DONE) return status;
-    store<u32>(ticket, load<u32>(ticket, T_STATE) + 1, T_STATE);
+    bump(ticket, T_STATE, 1);
     if (load<u32>(ticket, T_STATE) == 2) return rootRun(ticket);
   }
   modeSet(MODE_WRITE);
@@ -94,7 +94,8 @@ let forWriting: bool = false;
 export function openStep(ticket: u32, identity: usize): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       memory.copy(identityWanted, identity, 16);
       forWriting = load<u32>(ticket, T_SPACE) == 0;
       planClear(ticket);
@@ -106,7 +107,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         }
         return PLAN;
       }
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       let copies = volumeCount * 4;
       if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
@@ -122,7 +125,8 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planCopies = copies;
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
-    } else if (state == 2) {
+    }
+    case 2: {
       let bad = rootChoose(ticket);
       if (bad) return fail(bad);
       store<u32>(ticket, 4, T_STATE);
@@ -132,7 +136,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         return PLAN;
       }
       free(area);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       free(area);
       planClear(ticket);
@@ -142,25 +148,32 @@ export function openStep(ticket: u32, identity: usize): u32 {
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
-    } else if (state == 4) {
+    }
+    case 4: {
       if (!treeBounded()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
       if (lacks(treeRoom(load<u32>(openedRoot, O_NODE_COUNT)) + TREE_ROOM)) return MEMORY;
       planClear(ticket);
       rootTake();
       if (!rootInside(openedRoot) || !treeBegin()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
       store<u32>(ticket, 5, T_STATE);
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       let status = treeLoad(ticket);
       if (status != DONE) return status;
       if (!loadedState()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
       store<u32>(ticket, 6, T_STATE);
       walkBegin();
-    } else if (state == 6) {
+      continue;
+    }
+    case 6: {
       let status = walkRun(ticket);
       if (status != DONE) return status;
       replayBegin();
       store<u32>(ticket, 7, T_STATE);
-    } else if (state == 7) {
+      continue;
+    }
+    case 7: {
       let status = replayRun(ticket);
       if (status != DONE) return status;
       replayFinish();
@@ -169,7 +182,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         return DONE;
       }
       store<u32>(ticket, 8, T_STATE);
-    } else if (state == 8) {
+      continue;
+    }
+    case 8: {
       let status = continueRun(ticket);
       if (status != DONE) return status;
       incarnationSet(incarnation + 1);
@@ -177,12 +192,15 @@ export function openStep(ticket: u32, identity: usize): u32 {
       rootCleanSet(false);
       listsRenew();
       store<u32>(ticket, 9, T_STATE);
-    } else {
+      continue;
+    }
+    default: {
       let status = rootRun(ticket);
       if (status != DONE) return status;
       modeSet(MODE_WRITE);
       collectFree();
       return DONE;
+    }
     }
   }
 }

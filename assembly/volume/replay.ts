@@ -38,7 +38,7 @@ import { recordMemory } from './admit';
 import { FILL_MARGIN, cutFind, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
-import { clear } from '../std/bytes';
+import { bump, clear } from '../std/bytes';
 
 export let replayedEntries: f64 = 0;
 
@@ -572,7 +572,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       store<u32>(at, 2, K_STATE);
       return DONE;
     }
-    store<u32>(at, load<u32>(at, K_ITEM) + 1, K_ITEM);
+    bump(at, K_ITEM, 1);
     store<u32>(at, load<u32>(walkAt(which, load<u32>(at, K_ITEM)), W_FIRST), K_SLOT);
     return DONE;
   }
