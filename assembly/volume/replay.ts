@@ -572,7 +572,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       store<u32>(at, 2, K_STATE);
       return DONE;
     }
-    bump(at, K_ITEM, 1);
+    bump(<u32>at, K_ITEM, 1);
     store<u32>(at, load<u32>(walkAt(which, load<u32>(at, K_ITEM)), W_FIRST), K_SLOT);
     return DONE;
   }
