@@ -8,7 +8,7 @@ export default defineConfig({
     watch: false,
     reporters: ['default'],
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**'], testTimeout: 20_000 } },
+      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**', 'test/browser/**'], testTimeout: 20_000 } },
       { extends: true, test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 240_000, hookTimeout: 120_000 } },
     ],
   },

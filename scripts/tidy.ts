@@ -153,6 +153,7 @@ const programs = sources.filter(
   (file) =>
     file.endsWith('.test.ts') ||
     file === 'vitest.config.ts' ||
+    file === 'test/browser/vitest.config.ts' ||
     /^(?:bench|examples)\/[^/]+\.ts$/.test(file) ||
     (file.startsWith('scripts/') && (commands.includes(file) || files.some((other) => other !== file && mentions(other, file)))),
 );

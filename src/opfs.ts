@@ -1,0 +1,4 @@
+// `varve/opfs`: `varve`, and what stands on the origin private file system of a browser.
+export * from './index.ts';
+export { OpfsDevice, type AccessHandle, type OpfsDeviceOptions } from './device/opfs.ts';
+export { OpfsPool as StoragePool, type InitOpfsPoolOptions, type OpenOpfsPoolOptions } from './opfs/pool.ts';
