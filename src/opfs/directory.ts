@@ -42,6 +42,29 @@ export async function openDirectory(path: string, create: boolean): Promise<File
   }
 }
 
+/**
+ * Is there while a pool is being made. What lies beside it after a crash never was a pool, and holds nothing: whoever made it was not told that it is there.
+ */
+const MAKING_NAME = 'making';
+
+export async function beginMaking(directory: FileSystemDirectoryHandle): Promise<void> {
+  await directory.getFileHandle(MAKING_NAME, { create: true });
+}
+
+export async function endMaking(directory: FileSystemDirectoryHandle): Promise<void> {
+  await removeFile(directory, MAKING_NAME);
+}
+
+/** Does the directory hold a pool, as far as names can tell? */
+export async function holdsPool(directory: FileSystemDirectoryHandle): Promise<boolean> {
+  let found = false;
+  for await (const name of (directory as Entries).keys()) {
+    if (name === MAKING_NAME) return false;
+    if (MEMBER_FILE.test(name)) found = true;
+  }
+  return found;
+}
+
 /** Names of the files of storage volumes that are in the directory, sorted. */
 export async function memberFiles(directory: FileSystemDirectoryHandle): Promise<string[]> {
   const names: string[] = [];

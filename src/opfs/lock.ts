@@ -14,12 +14,20 @@ export class OriginLock {
   }
 
   /**
-   * Takes the lock at once or not at all.
+   * Takes the lock, if it is to be had within so many milliseconds: the worker of a page that was just left or reloaded may hold it for a moment still.
    * @throws VarveError VARVE_LOCKED when somebody holds it in a way that excludes this one; VARVE_UNSUPPORTED
    */
-  static async acquire(name: string, mode: LockMode = 'exclusive'): Promise<OriginLock> {
+  static async acquire(name: string, mode: LockMode = 'exclusive', patienceMs = 0): Promise<OriginLock> {
     const lock = new OriginLock(name);
     if (await lock.#request({ mode, ifAvailable: true })) return lock;
+    if (patienceMs > 0) {
+      const signal = AbortSignal.timeout(patienceMs);
+      try {
+        return await OriginLock.wait(name, mode, signal);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+      }
+    }
     throw new VarveError('VARVE_LOCKED', `locking '${name}'`, { detail: 'another page or worker of this origin has the pool open' });
   }
 

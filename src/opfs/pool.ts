@@ -2,6 +2,8 @@
 //
 //   volume-0003-5fa0c2d1.varve   a storage volume, made on demand at its full size (a sparse file is charged in full anyway), deleted when it is empty
 //
+//   making                       is there only while the pool is being made
+//
 // There is no cache of paths: the directory is listed. Storage volumes are few and not small, because a browser has a bound on open handles (from 250 on)
 // and because each is charged to the quota as a whole from the moment it is made. One file more than the pool may have exists for a moment when the last
 // storage volumes are exchanged for an empty one.
@@ -14,7 +16,8 @@ import { FencedDevice } from '../pool/fenced.ts';
 import { isFileOfMember, MEMBER_FILE, memberFileName } from '../pool/member-file.ts';
 import type { FoundDevice, PoolPlace, PoolQuota } from '../pool/place.ts';
 import { StoragePool } from '../pool/pool.ts';
-import { memberFiles, normalPath, openDirectory, removeFile } from './directory.ts';
+import { foreignSignature } from '../pool/signature.ts';
+import { beginMaking, endMaking, holdsPool, memberFiles, normalPath, openDirectory, removeFile } from './directory.ts';
 import { OriginLock } from './lock.ts';
 
 export interface InitOpfsPoolOptions extends Omit<CreatePoolOptions, 'provide' | 'readOnly'> {
@@ -22,13 +25,20 @@ export interface InitOpfsPoolOptions extends Omit<CreatePoolOptions, 'provide' |
   readonly volumeSize?: number | string | undefined;
   /** Most storage volumes that the pool may have, 1 … 63; default 63. */
   readonly maxVolumes?: number | undefined;
+  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 2000. */
+  readonly patienceMs?: number | undefined;
 }
 
-export type OpenOpfsPoolOptions = PoolOptions;
+export interface OpenOpfsPoolOptions extends PoolOptions {
+  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 2000. */
+  readonly patienceMs?: number | undefined;
+}
 
 export const OPFS_FILES_MAX = 64;
 const MAX_VOLUMES = OPFS_FILES_MAX - 1;
 const DEFAULT_VOLUME_BYTES = 64 << 20;
+/** As long as opening a file waits for the handle of a worker that is gone. */
+const PATIENCE_MS = 2000;
 
 /** The Web Lock that whoever writes to the pool at this path holds. */
 export function lockName(path: string): string {
@@ -44,7 +54,7 @@ export class OpfsPool extends StoragePool {
    */
   static async init(path: string, options: InitOpfsPoolOptions = {}): Promise<OpfsPool> {
     const normal = normalPath(path);
-    const lock = await OriginLock.acquire(lockName(normal));
+    const lock = await OriginLock.acquire(lockName(normal), 'exclusive', options.patienceMs ?? PATIENCE_MS);
     try {
       return await OpfsPool.initHeld(normal, lock, options, () => lock.release());
     } catch (error) {
@@ -60,7 +70,11 @@ export class OpfsPool extends StoragePool {
    */
   static async open(path: string, options: OpenOpfsPoolOptions = {}): Promise<OpfsPool> {
     const normal = normalPath(path);
-    const lock = await OriginLock.acquire(lockName(normal), options.readOnly === true ? 'shared' : 'exclusive');
+    const lock = await OriginLock.acquire(
+      lockName(normal),
+      options.readOnly === true ? 'shared' : 'exclusive',
+      options.patienceMs ?? PATIENCE_MS,
+    );
     try {
       return await OpfsPool.openHeld(normal, lock, options, () => lock.release());
     } catch (error) {
@@ -72,7 +86,7 @@ export class OpfsPool extends StoragePool {
   /** Is there a pool, as far as names can tell? Anywhere, not only in workers. */
   static async exists(path: string): Promise<boolean> {
     const directory = await openDirectory(path, false);
-    return directory !== undefined && (await memberFiles(directory)).length > 0;
+    return directory !== undefined && (await holdsPool(directory));
   }
 
   /**
@@ -86,6 +100,7 @@ export class OpfsPool extends StoragePool {
       const directory = await openDirectory(normal, false);
       if (directory === undefined) return;
       for (const name of await memberFiles(directory)) await removeFile(directory, name);
+      await endMaking(directory);
     } finally {
       await lock.release();
     }
@@ -105,14 +120,18 @@ export class OpfsPool extends StoragePool {
     }
     const directory = await openDirectory(path, true);
     if (directory === undefined) throw new VarveError('VARVE_INTERNAL', doing);
-    if ((await memberFiles(directory)).length > 0) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    if (await holdsPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    await beginMaking(directory);
+    for (const name of await memberFiles(directory)) await removeFile(directory, name);
     const place = new OpfsPlace(path, directory, lock, closed);
     try {
       const parts = await createParts(place, [], { ...options, volumeSize: options.volumeSize ?? DEFAULT_VOLUME_BYTES, maxVolumes });
+      await endMaking(directory);
       return new OpfsPool(parts, options);
     } catch (error) {
       await place.closeAll();
       for (const name of await memberFiles(directory)) await removeFile(directory, name);
+      await endMaking(directory);
       throw error;
     }
   }
@@ -127,8 +146,9 @@ export class OpfsPool extends StoragePool {
     const doing = `opening pool '${path}'`;
     const readOnly = options.readOnly ?? false;
     const directory = await openDirectory(path, false);
-    const names = directory === undefined ? [] : await memberFiles(directory);
-    if (directory === undefined || names.length === 0) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'there is no pool' });
+    if (directory === undefined || !(await holdsPool(directory)))
+      throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'there is no pool' });
+    const names = await memberFiles(directory);
     if (names.length > OPFS_FILES_MAX) {
       throw new VarveError('VARVE_LIMIT', doing, {
         detail: `it has ${names.length} storage volumes, a browser's pool has at most ${OPFS_FILES_MAX}`,
@@ -146,8 +166,12 @@ export class OpfsPool extends StoragePool {
           notes.push(messageOf(error));
         }
       }
+      const blank = readOnly ? [] : await blankFiles(found);
       const parts = await openParts(place, found, options);
       const pool = new OpfsPool({ ...parts, notes: [...notes, ...parts.notes] }, options);
+      // Labels come before the catalogue's word, so a file that has none was being made when its worker ended. Each costs quota and one of few files.
+      const named = new Set(parts.catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => device.path)));
+      for (const name of blank) if (!named.has(name)) await removeFile(directory, name);
       await pool.settle();
       return pool;
     } catch (error) {
@@ -162,6 +186,13 @@ export class OpfsPool extends StoragePool {
 }
 
 const nothing = (): Promise<void> => Promise.resolve();
+
+/** Files with nothing in them where labels are. */
+async function blankFiles(found: readonly FoundDevice[]): Promise<string[]> {
+  const blank: string[] = [];
+  for (const { device, path } of found) if (path !== null && (await foreignSignature(device)) === null) blank.push(path);
+  return blank;
+}
 
 class OpfsPlace implements PoolPlace {
   readonly path: string;

@@ -1,4 +1,5 @@
 // A pool over real access handles: made, grown, shrunk, opened again, held against others; in sync mode, too.
+import { OpfsDevice } from '../../../src/device/opfs.ts';
 import { lockName, OpfsPool } from '../../../src/opfs/pool.ts';
 import { restore } from '../../../src/replication/restore.ts';
 import { replicate } from '../../../src/replication/replicate.ts';
@@ -130,7 +131,7 @@ describe('a pool in an OPFS directory', () => {
 
   it('works synchronously, growing from the spare that maintain makes', async () => {
     const path = fresh();
-    const pool = await OpfsPool.init(path, { volumeSize: '4MiB', sync: true });
+    const pool = await OpfsPool.init(path, { volumeSize: '2MiB', sync: true });
     const volume = await pool.createVolume('v', { size: '16MiB' });
     const bytes = noise(65536, 9);
     for (let at = 0; at < 8 * MIB; at += bytes.length) {
@@ -147,14 +148,43 @@ describe('a pool in an OPFS directory', () => {
     await OpfsPool.destroy(path);
   });
 
+  it('deletes a file whose making was cut off, and begins anew where a pool’s was', async () => {
+    const path = fresh();
+    const pool = await OpfsPool.init(path, { volumeSize: '2MiB' });
+    await pool.createVolume('v', { size: '1MiB' });
+    await pool.close();
+    let directory = await navigator.storage.getDirectory();
+    for (const part of path.split('/')) directory = await directory.getDirectoryHandle(part);
+    for (const [name, sizeBytes] of [
+      ['volume-0001-0123abcd.varve', 0],
+      ['volume-0002-0123abcd.varve', 2 * MIB],
+    ] as const) {
+      await (await OpfsDevice.open(directory, name, { create: true, sizeBytes })).close();
+    }
+    equal((await files(path)).length, 3, 'files with those that were being made');
+    await (await OpfsPool.open(path)).close();
+    equal((await files(path)).length, 1, 'files after it was opened');
+    await directory.getFileHandle('making', { create: true });
+    equal(await OpfsPool.exists(path), false, 'a pool that was only being made is there');
+    await failsWith('VARVE_NOT_FOUND', () => OpfsPool.open(path));
+    const anew = await OpfsPool.init(path, { volumeSize: '2MiB' });
+    equal(anew.volumes, [], 'volumes of the new one');
+    await anew.close();
+    equal((await files(path)).length, 1, 'files of the new one');
+    await OpfsPool.destroy(path);
+  });
+
   it('has one writer, and tells a second one VARVE_LOCKED', async () => {
     const path = fresh();
     const pool = await OpfsPool.init(path, { volumeSize: '2MiB' });
-    await failsWith('VARVE_LOCKED', () => OpfsPool.open(`/${path}/`));
-    await failsWith('VARVE_LOCKED', () => OpfsPool.open(path, { readOnly: true }));
-    await failsWith('VARVE_LOCKED', () => OpfsPool.init(path));
+    await failsWith('VARVE_LOCKED', () => OpfsPool.open(`/${path}/`, { patienceMs: 0 }));
+    await failsWith('VARVE_LOCKED', () => OpfsPool.open(path, { readOnly: true, patienceMs: 0 }));
+    await failsWith('VARVE_LOCKED', () => OpfsPool.init(path, { patienceMs: 0 }));
     await failsWith('VARVE_LOCKED', () => OpfsPool.destroy(path));
-    await pool.close();
+    // A second one that has patience gets it when the first is gone.
+    const later = OpfsPool.open(path);
+    setTimeout(() => void pool.close(), 100);
+    await (await later).close();
     await failsWith('VARVE_EXISTS', () => OpfsPool.init(path));
     await (await OpfsPool.open(path)).close();
     await OpfsPool.destroy(path);
