@@ -10,10 +10,13 @@ import type { CheckResult, PoolStatus } from '../pool/report.ts';
 import type { DiffRun } from '../volume/diff.ts';
 import type { CallOptions } from '../volume/source.ts';
 import type { SnapshotInfo, VolumeFigures } from '../volume/volume.ts';
+import { importPool as importPoolHere } from './archive.ts';
 import { normalPath } from './directory.ts';
 import { Link, type LossListener } from './link.ts';
-import { SUSPICION_MS, TRANSFER_BYTES_MAX, type JoinRequest, type ReleaseRequest } from './owner.ts';
+import { SUSPICION_MS, TRANSFER_BYTES_MAX, type ImportRequest, type JoinRequest, type ReleaseRequest } from './owner.ts';
 import type { InitOpfsPoolOptions } from './pool.ts';
+import { servePulls } from './pulled.ts';
+import { decodeError, type WireError } from './wire.ts';
 
 export interface ConnectOptions {
   /**
@@ -49,6 +52,40 @@ export async function connect(path: string, options: ConnectOptions = {}): Promi
   } catch (error) {
     await pool.close();
     throw error;
+  }
+}
+
+/**
+ * Makes a pool out of an archive (`export` of a pool, `exportPool` of any runtime). It is there whole, or not at all. In a page it needs a worker as
+ * `connect` does; in a dedicated worker it needs none.
+ * @throws VarveError VARVE_EXISTS, VARVE_LOCKED, VARVE_CORRUPT, VARVE_UNSUPPORTED, VARVE_LIMIT, VARVE_NO_SPACE
+ */
+export async function importPool(
+  path: string,
+  stream: ReadableStream<Uint8Array>,
+  options: Pick<ConnectOptions, 'worker'> = {},
+): Promise<void> {
+  const normal = normalPath(path);
+  if (options.worker === undefined) return importPoolHere(normal, stream);
+  const worker = options.worker();
+  const pulls = new MessageChannel();
+  const answers = new MessageChannel();
+  const stop = servePulls(pulls.port1, stream);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      answers.port1.onmessage = ({ data }: MessageEvent<{ ok: true } | { error: WireError }>) =>
+        'error' in data ? reject(decodeError(data.error)) : resolve();
+      worker.addEventListener('error', (event) =>
+        reject(new VarveError('VARVE_UNSUPPORTED', `importing a pool into '${normal}'`, { detail: `its worker failed: ${event.message}` })),
+      );
+      const request: ImportRequest = { varve: 'import', path: normal, stream: pulls.port2, answer: answers.port2 };
+      worker.postMessage(request, [pulls.port2, answers.port2]);
+    });
+  } finally {
+    answers.port1.close();
+    pulls.port1.close();
+    worker.terminate();
+    await stop();
   }
 }
 
@@ -146,6 +183,27 @@ export class PoolClient {
 
   async maintain(): Promise<void> {
     await this.#link.call('pool.maintain');
+  }
+
+  /**
+   * The whole pool as a tar archive, for `importPool` anywhere. While it is read, all other calls to the pool wait; one that is not read any more is to be
+   * cancelled. It fails with VARVE_FENCED when the owner changes.
+   */
+  export(): ReadableStream<Uint8Array> {
+    const id = Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
+    const link = this.#link;
+    return new ReadableStream<Uint8Array>(
+      {
+        start: () => link.call<void>('export.open', { export: id }),
+        pull: async (controller) => {
+          const bytes = await link.call<Uint8Array | null>('export.next', { export: id });
+          if (bytes === null) controller.close();
+          else controller.enqueue(bytes);
+        },
+        cancel: () => link.call<void>('export.close', { export: id }),
+      },
+      { highWaterMark: 0 },
+    );
   }
 
   /**

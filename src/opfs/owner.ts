@@ -17,8 +17,10 @@ import type { CreateVolumeOptions } from '../pool/pool.ts';
 import type { DiffRun } from '../volume/diff.ts';
 import type { SnapshotView } from '../volume/snapshot.ts';
 import type { VirtualVolume } from '../volume/volume.ts';
+import { exportHeld, importPool } from './archive.ts';
 import { OriginLock } from './lock.ts';
 import { lockName, OpfsPool, type InitOpfsPoolOptions } from './pool.ts';
+import { pulledStream } from './pulled.ts';
 import {
   channelName,
   ChannelWire,
@@ -52,10 +54,21 @@ export interface ReleaseRequest {
   readonly done?: MessagePort | undefined;
 }
 
+/** Makes a pool out of an archive. */
+export interface ImportRequest {
+  readonly varve: 'import';
+  readonly path: string;
+  /** Gives the archive (pulled.ts). */
+  readonly stream: MessagePort;
+  /** Hears `{ ok }` or `{ error }`. */
+  readonly answer: MessagePort;
+}
+
 /** A tick that comes so late says that the worker was frozen, or busy for as long. */
 export const SUSPICION_MS = 1000;
 const TICK_MS = 250;
 const ANNOUNCE_MS = 250;
+const EXPORT_IDLE_MS = 30_000;
 /** Runs of a diff in one answer. */
 const DIFF_RUNS = 1024;
 /** One read or write of a client; larger ones are cut by it. */
@@ -75,6 +88,12 @@ export function serve(): void {
       const known = owners.get(request.path);
       if (known === undefined) owners.set(request.path, new Owner(request));
       else known.join(request.port);
+    } else if (data['varve'] === 'import') {
+      const { path, stream, answer } = data as unknown as ImportRequest;
+      importPool(path, pulledStream(stream)).then(
+        () => answer.postMessage({ ok: true }),
+        (error: unknown) => answer.postMessage({ error: encodeError(error) }),
+      );
     } else if (data['varve'] === 'release' || data['varve'] === 'stand') {
       const request = data as unknown as ReleaseRequest;
       const owner = owners.get(request.path);
@@ -95,6 +114,7 @@ class Session {
   readonly wire: Wire;
   readonly ended = new AbortController();
   readonly diffs = new Map<number, AsyncGenerator<DiffRun, void, undefined>>();
+  readonly exports = new Map<number, ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>>();
 
   constructor(name: string, wire: Wire) {
     this.name = name;
@@ -128,6 +148,9 @@ class Owner {
   #retiring: Promise<void> | undefined;
   #tickedAt = performance.now();
   #verifying: Promise<void> | undefined;
+  /** While the pool is exported it is closed: other calls wait until it is open again. */
+  #exporting: Promise<void> | undefined;
+  #exportTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(request: JoinRequest) {
     this.#path = request.path;
@@ -228,6 +251,8 @@ class Owner {
 
   async #giveUp(): Promise<void> {
     this.#term.abort(new VarveError('VARVE_FENCED', `a call to pool '${this.#path}'`, { detail: 'its owner is handing over' }));
+    for (const session of this.#sessions.values()) cancelExports(session);
+    await this.#exporting;
     await Promise.all(this.#running);
     let durable = true;
     try {
@@ -272,6 +297,7 @@ class Owner {
     this.#sessions.delete(session.name);
     session.ended.abort(new VarveError('VARVE_CLOSED', 'a session'));
     for (const diff of session.diffs.values()) void diff.return(undefined);
+    cancelExports(session);
     session.wire.close();
   }
 
@@ -295,12 +321,50 @@ class Owner {
     const { id, call, args } = message;
     if (typeof id !== 'number' || typeof call !== 'string') return;
     if (this.#state !== 'owner') return session.wire.post({ id, moved: true });
+    if (this.#exporting !== undefined && !call.startsWith('export.')) {
+      void this.#exporting.then(() => this.#receive(session, message));
+      return;
+    }
     const done = this.#perform(session, call, isRecord(args) ? args : {}).then(
       ({ value, transfer }) => session.wire.post({ id, ok: value }, transfer),
       (error: unknown) => session.wire.post({ id, error: encodeError(error) }),
     );
     this.#running.add(done);
     void done.finally(() => this.#running.delete(done));
+  }
+
+  // ——— exports ———
+
+  /** Who does not read on keeps everybody else waiting: for so long, and no longer. */
+  #limit(session: Session, id: number): void {
+    clearTimeout(this.#exportTimer);
+    this.#exportTimer = setTimeout(() => {
+      void session.exports.get(id)?.cancel();
+      session.exports.delete(id);
+    }, EXPORT_IDLE_MS);
+  }
+
+  /** Closes the pool, so that its files are what a reader of them may rely on; it is opened again when the stream has ended or is given up. */
+  async #export(): Promise<ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>> {
+    while (this.#exporting !== undefined) await this.#exporting;
+    let ended = (): void => undefined;
+    this.#exporting = new Promise<void>((resolve) => (ended = resolve));
+    const reopen = async (): Promise<void> => {
+      try {
+        this.#pool = await OpfsPool.openHeld(this.#path, this.#locks[0] as OriginLock, {});
+      } finally {
+        this.#exporting = undefined;
+        ended();
+      }
+    };
+    try {
+      await this.#pool?.close();
+      this.#volumes.clear();
+      return (await exportHeld(this.#path, reopen)).getReader();
+    } catch (error) {
+      await reopen();
+      throw error;
+    }
   }
 
   // ——— calls ———
@@ -344,6 +408,22 @@ class Owner {
       case 'pool.deleteVolume':
         this.#volumes.delete((args['volume'] as string).normalize('NFC'));
         return { value: await pool.deleteVolume(args['volume'] as string) };
+      case 'export.open':
+        session.exports.set(args['export'] as number, await this.#export());
+        this.#limit(session, args['export'] as number);
+        return { value: undefined };
+      case 'export.next': {
+        const reader = session.exports.get(args['export'] as number);
+        if (reader === undefined) throw new VarveError('VARVE_CLOSED', 'an export');
+        this.#limit(session, args['export'] as number);
+        const { value, done } = await reader.read();
+        if (done) session.exports.delete(args['export'] as number);
+        return done ? { value: null } : { value, transfer: [value.buffer] };
+      }
+      case 'export.close':
+        await session.exports.get(args['export'] as number)?.cancel();
+        session.exports.delete(args['export'] as number);
+        return { value: undefined };
       case 'diff.next': {
         const diff = session.diffs.get(args['diff'] as number);
         if (diff === undefined) throw new VarveError('VARVE_CLOSED', 'a diff');
@@ -421,6 +501,11 @@ class Owner {
         });
     }
   }
+}
+
+function cancelExports(session: Session): void {
+  for (const reader of session.exports.values()) void reader.cancel();
+  session.exports.clear();
 }
 
 async function readFrom(device: StorageDevice, offset: number, length: number): Promise<Answer> {

@@ -1,8 +1,9 @@
 // A pool from a page: through the worker of this tab, and through another client of the origin (a second connection, which has no worker of its own and so
 // talks over a BroadcastChannel, as another tab does).
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { connect, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
+import { connect, importPool, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
 import { OpfsPool } from '../../../src/opfs/pool.ts';
+import { exportSnapshot, importSnapshot } from '../../../src/replication/snapshot-stream.ts';
 import { deviceConformance } from '../../../src/testing/conformance.ts';
 import { noise } from '../worker/check.ts';
 
@@ -128,6 +129,62 @@ describe('a pool from a page', () => {
   it('says how much the origin keeps', async () => {
     const { quota } = await other.status();
     expect(quota?.quotaBytes).toBeGreaterThan(quota?.usageBytes ?? 0);
+  });
+});
+
+describe('a pool as a stream', () => {
+  const make = async (at: string): Promise<{ pool: PoolClient; bytes: Uint8Array }> => {
+    const pool = await connect(at, { worker, create: { volumeSize: '4MiB' } });
+    const volume = await pool.createVolume('v', { size: '2MiB' });
+    const bytes = noise(MIB, 11);
+    await volume.write(4096, bytes);
+    await volume.snapshot('kept');
+    await volume.write(0, noise(4096, 12));
+    await volume.flush();
+    return { pool, bytes };
+  };
+
+  it('goes to another place, while calls of others wait, and both are the same', async () => {
+    const [at, copy] = [`${path}-from`, `${path}-to`];
+    const { pool, bytes } = await make(at);
+    const second = await connect(at);
+    const exported = importPool(copy, pool.export(), { worker });
+    const meanwhile = (await second.volume('v')).write(8192, noise(4096, 13));
+    await exported;
+    await meanwhile;
+    const other_ = await connect(copy, { worker });
+    const view = await (await other_.volume('v')).at('kept');
+    const into = new Uint8Array(bytes.length);
+    await view.read(4096, into);
+    expect(into).toEqual(bytes);
+    expect((await other_.check()).problems).toEqual([]);
+    await expect(importPool(copy, pool.export(), { worker })).rejects.toMatchObject({ code: 'VARVE_LOCKED' });
+    // An export that is given up lets the others go on.
+    const reader = pool.export().getReader();
+    await reader.read();
+    const waiting = second.volumes();
+    await reader.cancel();
+    expect(await waiting).toEqual(['v']);
+    for (const client of [second, pool, other_]) await client.close();
+    await expect(importPool(copy, new Blob(['x']).stream(), { worker })).rejects.toMatchObject({ code: 'VARVE_EXISTS' });
+    await OpfsPool.destroy(at);
+    await OpfsPool.destroy(copy);
+    await expect(importPool(copy, new Blob(['not a pool']).stream(), { worker })).rejects.toMatchObject({ code: 'VARVE_CORRUPT' });
+    expect(await OpfsPool.exists(copy)).toBe(false);
+  });
+
+  it('a snapshot goes from one pool into another', async () => {
+    const at = `${path}-snapshot`;
+    const { pool, bytes } = await make(at);
+    const view = await (await pool.volume('v')).at('kept');
+    const target = await own.createVolume('copied', { size: 4096 });
+    expect(await importSnapshot(exportSnapshot(view), target)).toBe('kept');
+    const into = new Uint8Array(bytes.length);
+    await (await target.at('kept')).read(4096, into);
+    expect(into).toEqual(bytes);
+    await own.deleteVolume('copied');
+    await pool.close();
+    await OpfsPool.destroy(at);
   });
 });
 

@@ -2,7 +2,7 @@
 // history.ts until it is no more. What it has done it tells the page as it goes.
 import { isVarveError } from '../../../src/errors.ts';
 import { OpfsPool } from '../../../src/opfs/pool.ts';
-import { BLOCK, BLOCKS, fill, numberIn, WRITE_MAX, writesOf } from './history.ts';
+import { BLOCK, BLOCKS, fill, numberIn, SNAPSHOTS_KEPT, WRITE_MAX, writesOf } from './history.ts';
 
 export interface CrashRequest {
   readonly path: string;
@@ -19,7 +19,6 @@ export type CrashReport =
   | { readonly error: string };
 
 const scope = globalThis as unknown as { onmessage: (event: MessageEvent<CrashRequest>) => void; postMessage(report: CrashReport): void };
-const SNAPSHOTS_KEPT = 3;
 
 async function numbers(read: (offset: number, into: Uint8Array) => Promise<void>): Promise<number[]> {
   const bytes = new Uint8Array(BLOCKS * BLOCK);

@@ -85,3 +85,12 @@ export function judge(life: Life, found: readonly number[]): string | undefined 
   if (least <= most) return undefined;
   return `no prefix fits: something demands at least the first ${least - start} blocks (${life.flushed - start} were flushed), something else at most ${most - start}`;
 }
+
+/** So many are kept; an older one is deleted when a newer one's call has returned. */
+export const SNAPSHOTS_KEPT = 3;
+
+/** Is a snapshot, whose call returned, neither there nor pushed out by newer ones? The writer may have gone on for a while without being heard. */
+export function isSnapshotLost(name: string, found: readonly string[]): boolean {
+  const numberOf = (snapshot: string): number => Number(snapshot.slice(1));
+  return !found.includes(name) && found.filter((other) => numberOf(other) > numberOf(name)).length < SNAPSHOTS_KEPT;
+}

@@ -5,7 +5,7 @@ import { OpfsPool } from '../../../src/opfs/pool.ts';
 import { Random } from '../../../src/testing/random.ts';
 import { noise } from '../worker/check.ts';
 import type { CrashReport, CrashRequest } from './crash.worker.ts';
-import { judge, type Life } from './history.ts';
+import { isSnapshotLost, judge, LIFE, type Life } from './history.ts';
 
 const BLOCK = 4096;
 let pool: PoolClient | undefined;
@@ -190,9 +190,9 @@ const tab = {
       if (previous !== undefined) {
         const wrong = judge(previous, found.found);
         if (wrong !== undefined) findings.push(`after life ${previous.life}: ${wrong}`);
-        // The last one whose call returned is there: later ones only push out those before it.
         const last = [...previous.kept.keys()].at(-1);
-        if (last !== undefined && !(last in found.snapshots)) findings.push(`after life ${previous.life}: snapshot ${last} is gone`);
+        if (last !== undefined && isSnapshotLost(last, Object.keys(found.snapshots)))
+          findings.push(`after life ${previous.life}: snapshot ${last} is gone`);
       }
       for (const [name, numbers] of Object.entries(found.snapshots)) {
         snapshotsSeen++;
@@ -200,7 +200,7 @@ const tab = {
         if ((known.get(name) ?? text) !== text) findings.push(`life ${life}: snapshot ${name} changed`);
         known.set(name, text);
         const at = Number(name.slice(1));
-        if (previous === undefined || at <= previous.life * 1_000_000) continue;
+        if (previous === undefined || at <= previous.life * LIFE) continue;
         // Taken in the life before: exactly what was written until then.
         const wrong = judge({ ...previous, flushed: at }, numbers);
         if (wrong !== undefined || Math.max(...numbers) > at)
