@@ -12,3 +12,6 @@ export const CHROMIUM_ARGS: string[] = [
   '--disable-component-update',
   '--disable-sync',
 ];
+
+export const XVFB_PATH = '/usr/bin/Xvfb';
+export const MINI_BROWSER_PATH = '/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser';

@@ -12,6 +12,8 @@ const SCRIPTS = {
 };
 
 export interface SiteOptions {
+  /** Scripts by name, each an entry from the sources; the page loads `tab.js`. Left out: those of the tests. */
+  readonly scripts?: Readonly<Record<string, string>> | undefined;
   /** With the headers that make SharedArrayBuffer available. */
   readonly isolated?: boolean;
   /** Called with what a page posts to `/report`. */
@@ -30,7 +32,7 @@ export class Site {
   }
 
   static async start(options: SiteOptions = {}): Promise<Site> {
-    const files = await bundle();
+    const files = await bundle(options.scripts ?? SCRIPTS);
     const server = createServer((request, response) => {
       const path = (request.url ?? '/').split('?')[0] as string;
       if (options.isolated === true) {
@@ -69,9 +71,9 @@ export class Site {
 }
 
 /** Scripts by name. */
-async function bundle(): Promise<ReadonlyMap<string, string>> {
+async function bundle(scripts: Readonly<Record<string, string>>): Promise<ReadonlyMap<string, string>> {
   const { outputFiles } = await build({
-    entryPoints: SCRIPTS,
+    entryPoints: { ...scripts },
     bundle: true,
     format: 'esm',
     target: 'es2022',
