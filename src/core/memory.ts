@@ -1,6 +1,8 @@
 // The one file that makes views of the core's memory, and makes them anew when it has grown (growth detaches the old ones).
 // DataView and not Uint32Array for numbers: the memory is little-endian whatever the machine is, and V8 compiles both to one load (2026-11).
 
+import { markAligned } from '../aligned.ts';
+
 export const PAGE_BYTES = 65536;
 /** wasm32: 65536 pages = 4 GiB. */
 export const PAGES_MAX = 65536;
@@ -9,6 +11,8 @@ export class CoreMemory {
   readonly memory: WebAssembly.Memory;
   #bytes!: Uint8Array<ArrayBuffer>;
   #view!: DataView<ArrayBuffer>;
+  /** The last one that was made: a block is copied out of where it was read to, and the next is read to the same place. Making one takes 0.1 µs. */
+  #slice: Uint8Array<ArrayBuffer> | undefined;
 
   constructor(memory: WebAssembly.Memory) {
     this.memory = memory;
@@ -32,7 +36,9 @@ export class CoreMemory {
 
   /** A view for one I/O. Dead after the next `grow`: the loop drains its I/O before it grows. */
   slice(address: number, length: number): Uint8Array<ArrayBuffer> {
-    return this.bytes.subarray(address, address + length);
+    const last = this.#slice;
+    if (last !== undefined && last.byteOffset === address && last.length === length) return last;
+    return (this.#slice = new Uint8Array(this.bytes.buffer, address, length));
   }
 
   /**
@@ -56,6 +62,8 @@ export class CoreMemory {
 
   #remake(): void {
     const buffer = this.memory.buffer as ArrayBuffer;
+    this.#slice = undefined;
+    markAligned(buffer);
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
   }

@@ -28,7 +28,8 @@ import {
 } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { FileDevice, syncDirectory } from '../device/file.ts';
-import type { StorageDevice } from '../device/device.ts';
+import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
+import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
@@ -77,7 +78,7 @@ export class DirectoryPool extends StoragePool {
     }
     if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
-    const opened: FileDevice[] = [];
+    const opened: SyncStorageDevice[] = [];
     const made: string[] = [];
     try {
       if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
@@ -86,7 +87,7 @@ export class DirectoryPool extends StoragePool {
       for (const given of options.devices ?? []) {
         const where = resolve(given);
         if (found.some((other) => other.path === where)) throw new RangeError(`${doing}: device '${given}' is given twice`);
-        const device = await FileDevice.open(where, { noFollow: false, exclusive: true });
+        const device = await openMemberDevice(where, { noFollow: false, exclusive: true });
         opened.push(device);
         if (options.force !== true) {
           const signature = await foreignSignature(device);
@@ -123,7 +124,7 @@ export class DirectoryPool extends StoragePool {
       const cache = readCache(directory, notes);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
-          const device = await FileDevice.open(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
+          const device = await openMemberDevice(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;
@@ -196,7 +197,7 @@ class DirectoryPlace implements PoolPlace {
     syncDirectory(this.path);
   }
 
-  fenced(device: FileDevice): FencedDevice {
+  fenced(device: SyncStorageDevice): FencedDevice {
     return new FencedDevice(device, () => {
       const error = this.fence();
       if (error !== undefined) this.onLost?.(error);

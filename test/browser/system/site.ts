@@ -23,16 +23,20 @@ export interface SiteOptions {
 export class Site {
   readonly url: string;
   readonly origin: string;
+  /** What pages put and get under `/files/`. */
+  readonly files: Map<string, Uint8Array>;
   readonly #server: Server;
 
-  private constructor(server: Server) {
+  private constructor(server: Server, files: Map<string, Uint8Array>) {
     this.#server = server;
+    this.files = files;
     this.origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     this.url = `${this.origin}/`;
   }
 
   static async start(options: SiteOptions = {}): Promise<Site> {
     const files = await bundle(options.scripts ?? SCRIPTS);
+    const kept = new Map<string, Uint8Array>();
     const server = createServer((request, response) => {
       const path = (request.url ?? '/').split('?')[0] as string;
       if (options.isolated === true) {
@@ -49,6 +53,17 @@ export class Site {
         });
         return;
       }
+      if (path.startsWith('/files/')) {
+        const name = path.slice('/files/'.length);
+        if (request.method === 'GET') return response.end(kept.get(name));
+        const pieces: Buffer[] = [];
+        request.on('data', (bytes: Buffer) => pieces.push(bytes));
+        request.on('end', () => {
+          kept.set(name, Buffer.concat(pieces));
+          response.end();
+        });
+        return;
+      }
       const script = files.get(path.slice(1));
       if (script !== undefined) {
         response.setHeader('Content-Type', 'text/javascript');
@@ -61,7 +76,7 @@ export class Site {
       );
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new Site(server);
+    return new Site(server, kept);
   }
 
   async close(): Promise<void> {

@@ -1,9 +1,10 @@
 // What the tests call in a tab.
-import { connect, type ConnectOptions, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
+import { connect, importPool, type ConnectOptions, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
 import { isVarveError } from '../../../src/errors.ts';
 import { OpfsPool } from '../../../src/opfs/pool.ts';
 import { Random } from '../../../src/testing/random.ts';
 import { noise } from '../worker/check.ts';
+import { takeStep, verifySteps } from './steps.ts';
 import type { CrashReport, CrashRequest } from './crash.worker.ts';
 import { isSnapshotLost, judge, LIFE, type Life } from './history.ts';
 
@@ -138,6 +139,22 @@ const tab = {
       await volume.flush();
     });
     return { writtenBytes: flushedBytes, ended, damaged, afterDelete };
+  },
+
+  // ——— streams ———
+
+  /** The state of that number, and the snapshot of it. */
+  step: async (number: number): Promise<void> => takeStep(await volumeOf('disk'), number),
+  /** Which snapshots are not what they should be. */
+  verify: async (numbers: number): Promise<string[]> => verifySteps(await volumeOf('disk'), numbers),
+
+  async exportTo(name: string): Promise<void> {
+    await fetch(`/files/${name}`, { method: 'PUT', body: await new Response(pool!.export()).blob() });
+  },
+
+  async importFrom(name: string, path: string): Promise<void> {
+    const { body } = await fetch(`/files/${name}`);
+    await importPool(path, body as ReadableStream<Uint8Array>, { worker });
   },
 
   // ——— crashes ———
