@@ -95,6 +95,7 @@ export class PoolClient {
   readonly #worker: Worker | undefined;
   readonly #listeners = new AbortController();
   #id = '';
+  #workerFailed = false;
 
   /** @internal use `connect` */
   constructor(path: string, options: ConnectOptions & { readonly patienceMs: number }) {
@@ -110,6 +111,11 @@ export class PoolClient {
     const name = globalThis.crypto.randomUUID();
     this.#link = new Link({ path, patienceMs: options.patienceMs, worker: { name, port: port1 } });
     worker.postMessage({ varve: 'join', path, worker: name, create: options.create ?? null, port: port2 } satisfies JoinRequest, [port2]);
+    worker.addEventListener('error', (event) => {
+      this.#workerFailed = true;
+      const detail = `its worker cannot run${event.message ? `: ${event.message}` : ''}; expected a module that calls serve()`;
+      this.#link.workerFailed(new VarveError('VARVE_UNSUPPORTED', `owning pool '${path}'`, { detail }));
+    });
     this.#listen(worker);
   }
 
@@ -223,12 +229,14 @@ export class PoolClient {
     this.#link.close();
     const worker = this.#worker;
     if (worker === undefined) return;
-    await new Promise<void>((resolve) => {
-      const { port1, port2 } = new MessageChannel();
-      port1.onmessage = () => resolve();
-      worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
-      worker.addEventListener('error', () => resolve(), { once: true }); // it never came to run
-    });
+    if (!this.#workerFailed) {
+      await new Promise<void>((resolve) => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = () => resolve();
+        worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
+        worker.addEventListener('error', () => resolve(), { once: true }); // it never comes to run
+      });
+    }
     worker.terminate();
   }
 

@@ -92,6 +92,8 @@ export class Link {
   #heardAt = 0;
   #pingedAt = 0;
   #released: boolean | undefined;
+  /** Why this tab's worker does not run. */
+  #failure: VarveError | undefined;
 
   constructor(options: LinkOptions) {
     this.path = options.path;
@@ -160,6 +162,12 @@ export class Link {
       else this.#queue.push(one);
       this.#startBeat();
     });
+  }
+
+  /** This tab's worker cannot own the pool: calls that wait for an owner fail, unless there is another. */
+  workerFailed(error: VarveError): void {
+    this.#failure = error;
+    if (this.#owner === undefined) for (const call of this.#queue.splice(0)) call.reject(error);
   }
 
   close(): void {
@@ -361,6 +369,7 @@ export class Link {
   }
 
   #lockedError(): VarveError {
+    if (this.#owner === undefined && this.#failure !== undefined) return this.#failure;
     const detail =
       this.#owner === undefined
         ? `no page or worker of this origin owns the pool, and none took it within ${this.#patienceMs} ms`

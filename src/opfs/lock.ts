@@ -47,6 +47,11 @@ export class OriginLock {
     return this.#lost;
   }
 
+  /** Resolves when it is held no longer: released, or stolen. */
+  get ended(): Promise<void> {
+    return this.#gone;
+  }
+
   /** Resolves when others can have it. Idempotent. */
   async release(): Promise<void> {
     this.#lost ??= new VarveError('VARVE_FENCED', `holding the lock '${this.name}'`, { detail: 'it was released' });

@@ -229,6 +229,10 @@ class Owner {
       this.#term = new AbortController();
       this.#state = 'owner';
       this.#announce({ owner: id });
+      // Somebody may steal it. Nothing is written from then on (fenced.ts); whoever is next has the pool.
+      void lock.ended.then(() => {
+        if (this.#id === id && this.#state === 'owner') this.#standAgain();
+      });
     } catch (error) {
       for (const held of locks.reverse()) await held.release();
       throw error;
@@ -247,6 +251,10 @@ class Owner {
       this.#state = 'retired';
     }
     return this.#retiring ?? Promise.resolve();
+  }
+
+  #standAgain(): void {
+    void this.retire().then(() => this.stand());
   }
 
   async #giveUp(): Promise<void> {
@@ -351,7 +359,10 @@ class Owner {
     this.#exporting = new Promise<void>((resolve) => (ended = resolve));
     const reopen = async (): Promise<void> => {
       try {
-        this.#pool = await OpfsPool.openHeld(this.#path, this.#locks[0] as OriginLock, {});
+        if (this.#state === 'owner') this.#pool = await OpfsPool.openHeld(this.#path, this.#locks[0] as OriginLock, {});
+      } catch (error) {
+        console.error(`varve: opening pool '${this.#path}' after an export: ${messageOf(error)}`);
+        this.#standAgain(); // whoever opens it next tells its clients why it does not open, if it does not
       } finally {
         this.#exporting = undefined;
         ended();

@@ -2,7 +2,7 @@
 // talks over a BroadcastChannel, as another tab does).
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect, importPool, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
-import { OpfsPool } from '../../../src/opfs/pool.ts';
+import { lockName, OpfsPool } from '../../../src/opfs/pool.ts';
 import { exportSnapshot, importSnapshot } from '../../../src/replication/snapshot-stream.ts';
 import { deviceConformance } from '../../../src/testing/conformance.ts';
 import { noise } from '../worker/check.ts';
@@ -239,6 +239,35 @@ describe('who owns a pool', () => {
   it('is nobody when no tab has a worker: VARVE_LOCKED', async () => {
     await expect(connect(`${path}-nobody`, { patienceMs: 1500 })).rejects.toMatchObject({ code: 'VARVE_LOCKED' });
     await expect(connect(`${path}-nobody`, { patienceMs: 100 })).rejects.toBeInstanceOf(RangeError);
+  });
+
+  it('is whoever steals the lock, and then the next one; nothing is written meanwhile', async () => {
+    const at = `${path}-stolen`;
+    const pool = await connect(at, { worker, create: { volumeSize: '4MiB' }, patienceMs: 1500 });
+    const volume = await pool.createVolume('v', { size: '1MiB' });
+    await volume.write(0, noise(4096, 1));
+    await volume.flush();
+    await navigator.locks.request(lockName(at), { steal: true }, async () => {
+      const early = volume.write(0, noise(4096, 2)).then(
+        () => volume.flush(),
+        (error: unknown) => Promise.reject(error),
+      );
+      await expect(early).rejects.toMatchObject({ code: expect.stringMatching(/^VARVE_(FENCED|LOCKED)$/) }); // before or after the owner noticed
+    });
+    const into = new Uint8Array(4096);
+    await volume.read(0, into);
+    expect(into).toEqual(noise(4096, 1));
+    await volume.write(0, noise(4096, 3));
+    await volume.flush().catch(() => volume.flush()); // may say once that the write before was lost
+    await pool.close();
+    await OpfsPool.destroy(at);
+  });
+
+  it('is nobody when its worker cannot run, and that is said at once', async () => {
+    const broken = (): Worker => new Worker(URL.createObjectURL(new Blob(['nonsense('], { type: 'text/javascript' })), { type: 'module' });
+    const begun = performance.now();
+    await expect(connect(`${path}-broken`, { worker: broken })).rejects.toMatchObject({ code: 'VARVE_UNSUPPORTED' });
+    expect(performance.now() - begun).toBeLessThan(4000);
   });
 
   it('fails as the pool fails', async () => {
