@@ -46,11 +46,13 @@ export const T_G: usize = 112; // u64
 export const T_RESULT_INDEX: usize = 120; // first failed command
 export const T_LOCK: usize = 124;
 export const T_DENIED: usize = 128; // the host could not grow the memory
+export const T_NUMBER: usize = 132; // counts tickets
 export const T_SIZE: u32 = 136;
 
 let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
 export let ticketCount: u32 = 0;
+export let ticketsOpened: u32 = 0;
 
 /** Once, before anything else here. */
 export function ticketsInitialize(): void {
@@ -63,6 +65,7 @@ export function ticketOpen(kind: u32): i32 {
     if (!ticketPointer(index)) {
       let ticket = allocateZeroed(T_SIZE);
       store<u32>(ticket, kind, T_KIND);
+      store<u32>(ticket, ++ticketsOpened, T_NUMBER);
       store<u32>(slots + (index << 2), ticket);
       slotHint = index + 1;
       ticketCount++;
@@ -108,6 +111,10 @@ export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, a
   store<u32>(command, length, 20);
   store<u64>(command, 0, 24);
   store<u32>(ticket, count + 1, T_PLAN_COUNT);
+}
+
+export function planFlush(ticket: u32, device: u32): void {
+  planAdd(ticket, FLUSH, device, 0, 0, 0);
 }
 
 /** A failed command is remembered in its reserved word, so that an operation can tell which of several copies failed. */

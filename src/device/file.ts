@@ -181,6 +181,8 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
       return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct);
     } catch (error) {
       fs.closeSync(fd);
+      // It was not there before, and whoever asked does not get it: nobody else would take it away.
+      if (options.create === 'exclusive' && !readOnly) fs.unlinkSync(path);
       throw failed(doing, error);
     }
   }

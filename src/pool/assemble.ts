@@ -26,6 +26,11 @@ export interface PoolOptions {
   readonly readOnly?: boolean | undefined;
   /** The core; left out: the one that the bundle carries. */
   readonly core?: CoreSource | undefined;
+  /**
+   * When the pool is closed, gives the space of free segments back to the file system (holes) or the device (discards), where that is possible. Costs a
+   * look at every log and some milliseconds for each gap. What cannot be given back is a note.
+   */
+  readonly discard?: boolean | undefined;
   /** For tests: bounds and sizes of logs. */
   readonly geometry?: LogGeometry | undefined;
 }
@@ -170,7 +175,10 @@ export async function openParts(
     throw trouble ?? new VarveError('VARVE_NOT_FOUND', 'opening the pool', { detail: 'there is no storage device of a pool' });
   }
   try {
-    const { frame, catalogue } = chooseCatalogue(ours.map((member) => member.frames()));
+    const { frame, catalogue } = chooseCatalogue(
+      ours.map((member) => member.frames()),
+      ours.map((member) => member.uuid),
+    );
     const named = new Map(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, volume] as const)));
     const retired = new Set(catalogue.retired.map((device) => device.uuid));
     const members: Member[] = [];

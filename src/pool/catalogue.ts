@@ -241,11 +241,13 @@ export interface Chosen {
  * The newest catalogue that any member holds, if every other is one of its ancestors.
  *
  * `members` has for each member the valid frames found on it. A member's word is its newest frame; it is an ancestor when its
- * nonce is the chosen one's, its previous one, or in its list of older ones.
+ * nonce is the chosen one's, its previous one, or in its list of older ones. A member that the chosen one does not name, and that is older
+ * than its list reaches back, is not heard: nothing rests on it, and it can no more be said which history it is of.
  *
+ * @param uuids the members' own, in the same order
  * @throws VarveError `VARVE_FENCED` when two members went on without each other, `VARVE_CORRUPT` when there is no whole catalogue.
  */
-export function chooseCatalogue(members: readonly (readonly FrameSeen[])[]): Chosen {
+export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuids: readonly string[] = []): Chosen {
   const newest = members.map((frames) =>
     frames.reduce<FrameSeen | null>((best, frame) => (best === null || frame.generation > best.generation ? frame : best), null),
   );
@@ -256,8 +258,12 @@ export function chooseCatalogue(members: readonly (readonly FrameSeen[])[]): Cho
   if (frame === null) throw new VarveError('VARVE_CORRUPT', 'opening the pool', { detail: 'none of its devices has a whole catalogue' });
   const catalogue = decodeCatalogue(frame.payload);
   const line = new Set([frame.nonce, frame.previous, ...catalogue.ancestors]);
-  for (const one of newest) {
+  const named = new Set(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => device.uuid)));
+  const oldestKnown = frame.generation - 1 - catalogue.ancestors.length;
+  for (const [index, one] of newest.entries()) {
     if (one === null || line.has(one.nonce)) continue;
+    const uuid = uuids[index];
+    if (uuid !== undefined && !named.has(uuid) && one.generation < oldestKnown) continue;
     const detail = `two of its devices carry catalogues of different histories (generations ${frame.generation} and ${one.generation}): each was used without the other`;
     throw new VarveError('VARVE_FENCED', 'opening the pool', { detail });
   }

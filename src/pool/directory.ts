@@ -78,10 +78,14 @@ export class DirectoryPool extends StoragePool {
     }
     if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    if (isPool(directory)) {
+      // Somebody made it meanwhile: nothing in it is ours to take away.
+      lock.release();
+      throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    }
     const opened: SyncStorageDevice[] = [];
     const made: string[] = [];
     try {
-      if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
       const place = new DirectoryPlace(directory, lock, made);
       const found: FoundDevice[] = [];
       for (const given of options.devices ?? []) {

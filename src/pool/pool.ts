@@ -27,6 +27,7 @@ import { randomUuid, uuidBytes } from './label.ts';
 import type { Member } from './member.ts';
 import { GivenPlace, type FoundDevice } from './place.ts';
 import { checkPolicy, type VolumePolicy } from './policy.ts';
+import { reclaim } from './reclaim.ts';
 import {
   checkPool,
   describePool,
@@ -307,6 +308,8 @@ export class StoragePool extends EventTarget {
       await attempt(() => (this.readOnly ? log.abandon() : log.close()));
     }
     await this.#keeper.idle();
+    if (this.#options.discard === true && !this.readOnly && errors.length === 0)
+      await attempt(() => reclaim(this.#keeper, this.#options.core));
     for (const member of this.#keeper.members.values()) await attempt(() => member.device.close());
     await attempt(() => this.#keeper.place.release());
     if (errors.length > 0) throw errors[0];

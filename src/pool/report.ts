@@ -130,7 +130,7 @@ async function volumeStatus(keeper: Keeper, logs: Logs, record: VirtualVolumeRec
     return {
       ...fixed,
       sizeBytes: figures.sizeBytes,
-      mappedBytes: figures.mappedBytes,
+      mappedBytes: await volume.countMapped(),
       liveBytes: figures.liveBytes,
       usedBytes: figures.usedBytes,
       snapshots: volume

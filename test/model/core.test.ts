@@ -70,7 +70,7 @@ describe.skipIf(!built)('the core under the simulator', () => {
 
   test('survives a power cut after every single command of a short history', { timeout: 120_000 }, () => {
     const { setup } = makeHistory(0);
-    for (const disorder of [0, 1]) {
+    for (const disorder of SEEDS < 100 ? [1] : [0, 1]) {
       const history: History = {
         seed: 0,
         setup: { ...setup, disorder, trouble: 'none', segmentBlocks: 8, segments: [16, 16, 16, 16, 16], assigned: 3 },

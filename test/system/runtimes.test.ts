@@ -3,8 +3,11 @@
 //
 // The suites themselves run under each runtime in a part of their own (scripts/test.ts, `runtimes`).
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../../src/testing/random.ts';
 import { engine, ENGINES, installNode20, type Engine } from '../runtimes/engines.ts';
@@ -12,6 +15,8 @@ import { amount, BLOCK, equal, MIB, noise, SEED, sleep, Workshop, type Ended } f
 
 const workshop = new Workshop();
 afterAll(() => workshop.dispose());
+const FIXTURE_DIRECTORY = fileURLToPath(new URL('../fixtures/', import.meta.url));
+const FIXTURES = readdirSync(FIXTURE_DIRECTORY);
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url));
 const MAIN = `${DIST}cli.js`;
 
@@ -126,6 +131,39 @@ describe.each(ENGINES)('under $name', (by) => {
     expectState(by, `${pool}/disk@s0`, first);
     ok(by, 'replicate', primary, `${pool}/disk`, '--snapshot', 'after');
     expectState(by, `${pool}/disk@after`, image);
+  });
+
+  it.each(FIXTURES)('the pool %s that an earlier version wrote is what it was, and can be written', (name) => {
+    const kept = join(FIXTURE_DIRECTORY, name);
+    const pool = workshop.fresh();
+    mkdirSync(pool);
+    for (const file of readdirSync(kept)) {
+      if (file.endsWith('.gz')) writeFileSync(join(pool, file.slice(0, -3)), gunzipSync(readFileSync(join(kept, file))));
+    }
+    const states = JSON.parse(readFileSync(join(kept, 'states.json'), 'utf8')) as Record<
+      string,
+      { current: string; snapshots: Record<string, string> }
+    >;
+    const expectStates = (): void => {
+      for (const [volume, { current, snapshots }] of Object.entries(states)) {
+        for (const [snapshot, wanted] of [['', current] as const, ...Object.entries(snapshots)]) {
+          const { stdout, status } = run(by, 'cat', `${pool}/${volume}${snapshot === '' ? '' : `@${snapshot}`}`);
+          expect(status).toBe(0);
+          expect(createHash('sha256').update(stdout).digest('hex'), `${volume}@${snapshot}`).toBe(wanted);
+        }
+      }
+    };
+    expectStates();
+    const [first] = Object.keys(states) as [string];
+    ok(by, 'snapshot', `${pool}/${first}@now`);
+    const written = spawnSync(by.program, [...by.arguments, MAIN, 'write', `${pool}/${first}`], {
+      input: noise(new Uint8Array(100_000), 9),
+    });
+    expect(written.status, written.stderr.toString()).toBe(0);
+    ok(by, 'compact', `${pool}/${first}`);
+    expect(ok(by, 'check', pool)).toMatchObject({ clean: true });
+    ok(by, 'rollback', `${pool}/${first}@now`);
+    expectStates();
   });
 
   it('keeps every runtime out while it holds the pool, and leaves no lock when it is killed', async () => {

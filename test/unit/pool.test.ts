@@ -131,6 +131,23 @@ describe('a pool', () => {
     await pool.close();
   });
 
+  it('counts as mapped what a volume shows, after a rollback too', async () => {
+    const pool = await StoragePool.create([new MemoryDevice('32MiB')]);
+    const volume = await pool.createVolume('v', { size: MIB + 100 });
+    const mapped = async (): Promise<number | undefined> => (await pool.status()).virtualVolumes[0]?.mappedBytes;
+    await volume.write(0, noise(MIB + 100, 1));
+    await volume.snapshot('all');
+    await volume.discard(0, MIB);
+    expect(await mapped()).toBe(BLOCK);
+    await volume.rollback('all');
+    expect(await mapped()).toBe(MIB + BLOCK);
+    await volume.write(0, noise(2 * BLOCK, 2));
+    await volume.discard(4 * BLOCK, 3 * BLOCK);
+    expect(await mapped()).toBe(MIB - 2 * BLOCK);
+    expect((await pool.status()).virtualVolumes[0]?.sources).toHaveLength(1);
+    await pool.close();
+  });
+
   it('says NO_SPACE when it is full, reads and deletes all the same, and goes on when there is space', async () => {
     const pool = await StoragePool.create([new MemoryDevice('16MiB')]);
     const volume = await pool.createVolume('full', { size: '64MiB' });
@@ -153,6 +170,36 @@ describe('a pool', () => {
     await volume.write(0, noise(MIB, 6));
     await volume.flush();
     expect((await pool.check()).problems).toEqual([]);
+    await pool.close();
+  });
+
+  it('asks for a storage volume again with each write that needs one, though there was none before', async () => {
+    let asked = 0;
+    let room = false;
+    const provide = (sizeBytes: number): Promise<StorageDevice | undefined> => {
+      asked++;
+      return Promise.resolve(room ? new MemoryDevice(sizeBytes) : undefined);
+    };
+    const pool = await StoragePool.create([new MemoryDevice('4MiB')], { volumeSize: '4MiB', provide });
+    const volume = await pool.createVolume('v', { size: '32MiB' });
+    let written = 0;
+    let failure: unknown;
+    while (failure === undefined && written < 4096) {
+      await volume.write(written * BLOCK, noise(BLOCK, written)).then(
+        () => written++,
+        (error: unknown) => (failure = error),
+      );
+    }
+    expect(failure).toEqual(code('VARVE_NO_SPACE'));
+    const before = asked;
+    const three = [0, 1, 2].map((at) => volume.write((written + at) * BLOCK, noise(BLOCK, written + at)));
+    for (const result of await Promise.allSettled(three)) expect(result).toMatchObject({ reason: { code: 'VARVE_NO_SPACE' } });
+    expect(asked).toBeGreaterThan(before);
+    expect(asked).toBeLessThanOrEqual(before + 3);
+    room = true;
+    await volume.write(written * BLOCK, noise(BLOCK, written));
+    await volume.flush();
+    expect((await pool.status()).storageVolumes).toHaveLength(2);
     await pool.close();
   });
 

@@ -10,7 +10,7 @@ import { exportPool, importPool } from '../../../src/node.ts';
 import { engine } from '../../runtimes/engines.ts';
 import { Browser, type Engine, type Tab } from './browser.ts';
 import { Site } from './site.ts';
-import { DISK_BYTES } from './steps.ts';
+import { DISK_BYTES } from './states.ts';
 
 const STEP = fileURLToPath(new URL('./step.ts', import.meta.url));
 const directory = mkdtempSync(join(tmpdir(), 'varve-round-trip-'));

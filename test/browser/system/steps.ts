@@ -1,9 +1,7 @@
 // A volume brought to one state after the other, each kept in a snapshot: in a browser through a client, in the other runtimes as it is. Each runtime knows
 // from the number alone what every snapshot has to be.
 import type { StorageDevice } from '../../../src/device/device.ts';
-import { FIXTURE, stateAfter } from '../../fixtures/states.ts';
-
-export const DISK_BYTES = FIXTURE.sizeBytes;
+import { DISK_BYTES, stateAfter } from './states.ts';
 
 interface Volume {
   write(offset: number, from: Uint8Array): Promise<void>;
