@@ -70,6 +70,8 @@ export class StoragePool extends EventTarget {
   readonly #keeper: Keeper;
   readonly #options: PoolOptions;
   readonly #logs = new Map<string, OpenLog>();
+  /** Logs whose volume is being deleted: opened again now, they would write to storage volumes that are another's by then. */
+  readonly #deleting = new Set<string>();
   #closing: Promise<void> | undefined;
 
   protected constructor(parts: PoolParts, options: PoolOptions) {
@@ -204,14 +206,19 @@ export class StoragePool extends EventTarget {
       }
       const open = this.#logs.get(record.log);
       this.#logs.delete(record.log);
-      await open?.opening.then((log) => log.abandon()).catch(() => undefined);
-      const ids = new Set(this.#keeper.logRecord(record.log).volumes);
-      const given = await this.#keeper.commitWithout(ids, (catalogue) => ({
-        ...catalogue,
-        logs: catalogue.logs.filter((log) => log.uuid !== record.log),
-        virtualVolumes: catalogue.virtualVolumes.filter((volume) => volume.name !== record.name),
-      }));
-      await this.#keeper.removeRetired(given);
+      this.#deleting.add(record.log);
+      try {
+        await open?.opening.then((log) => log.abandon()).catch(() => undefined);
+        const ids = new Set(this.#keeper.logRecord(record.log).volumes);
+        const given = await this.#keeper.commitWithout(ids, (catalogue) => ({
+          ...catalogue,
+          logs: catalogue.logs.filter((log) => log.uuid !== record.log),
+          virtualVolumes: catalogue.virtualVolumes.filter((volume) => volume.name !== record.name),
+        }));
+        await this.#keeper.removeRetired(given);
+      } finally {
+        this.#deleting.delete(record.log); // when it failed, the volume is still there
+      }
     });
     for (const { log } of this.#logs.values()) log?.growthPossible();
   }
@@ -332,6 +339,8 @@ export class StoragePool extends EventTarget {
   async #openLog(record: VirtualVolumeRecord): Promise<Log> {
     let open = this.#logs.get(record.log);
     if (open === undefined) {
+      if (this.#deleting.has(record.log))
+        throw new VarveError('VARVE_NOT_FOUND', `opening volume '${record.name}'`, { detail: 'it is being deleted' });
       const volumes = this.#keeper.logRecord(record.log).volumes.map((id) => this.#keeper.storageVolume(id));
       const missing = volumes.find((volume) => volume.devices.some((device) => !this.#keeper.members.has(device.uuid)));
       if (missing !== undefined) {

@@ -87,7 +87,10 @@ export interface PoolDescription {
 
 export async function statusOf(keeper: Keeper, logs: Logs): Promise<PoolStatus> {
   const virtualVolumes: VirtualVolumeStatus[] = [];
-  for (const record of keeper.catalogue.virtualVolumes) virtualVolumes.push(await volumeStatus(keeper, logs, record));
+  for (const record of keeper.catalogue.virtualVolumes) {
+    if (keeper.find(record.name)?.log !== record.log) continue; // it was deleted while another was being opened
+    virtualVolumes.push(await volumeStatus(keeper, logs, record));
+  }
   const owner = new Map<number, LogRecord>();
   for (const log of keeper.catalogue.logs) for (const id of log.volumes) owner.set(id, log);
   return {

@@ -11,7 +11,7 @@ import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../../src/testing/random.ts';
 import { engine, ENGINES, installNode20, type Engine } from '../runtimes/engines.ts';
-import { amount, BLOCK, equal, MIB, noise, SEED, sleep, Workshop, type Ended } from './support.ts';
+import { amount, BLOCK, equal, firstWrite, MIB, noise, SEED, sleep, Workshop, type Ended } from './support.ts';
 
 const workshop = new Workshop();
 afterAll(() => workshop.dispose());
@@ -111,17 +111,17 @@ describe.each(ENGINES)('under $name', (by) => {
     const image = noise(new Uint8Array(24 * MIB), 3);
     writeFileSync(primary, image);
     ok(by, 'init', pool, '--volume-size', '16MiB');
-    const begun = performance.now();
     ok(by, 'replicate', primary, `${pool}/disk`, '--snapshot', 's0');
-    const wholeMilliseconds = performance.now() - begun;
     const first = image.slice();
     for (let kill = 0; kill < amount(2, 20); kill++) {
       noise(image, random.word());
       writeFileSync(primary, image);
+      const written = firstWrite(pool);
       const child = spawn(by.program, [...by.arguments, MAIN, 'replicate', primary, `${pool}/disk`, '--snapshot', `k${kill}`], {
         stdio: 'ignore',
       });
-      await sleep(wholeMilliseconds * (0.3 + 0.6 * (random.below(1000) / 1000)));
+      await written(); // it knows of signals by now
+      await sleep(random.below(60));
       if (child.exitCode === null) {
         const code = await ended(child, kill % 2 === 0 ? 'SIGINT' : 'SIGKILL');
         if (kill % 2 === 0) expect([0, 1]).toContain(code);

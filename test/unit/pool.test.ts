@@ -1,10 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import type { StorageDevice, SyncStorageDevice } from '../../src/device/device.ts';
 import { SliceDevice } from '../../src/device/wrap/slice.ts';
 import { StoragePool } from '../../src/pool/pool.ts';
 import { replicate } from '../../src/replication/replicate.ts';
 import { restore } from '../../src/replication/restore.ts';
+import { Log } from '../../src/volume/log.ts';
 
 const MIB = 1 << 20;
 const BLOCK = 4096;
@@ -26,6 +27,19 @@ async function bytesOf(device: StorageDevice): Promise<Uint8Array> {
   const bytes = new Uint8Array(device.sizeBytes);
   await device.read(0, bytes);
   return bytes;
+}
+
+class SlowDevice extends MemoryDevice {
+  /** Reads wait for it. */
+  gate: Promise<void> = Promise.resolve();
+  override async read(offset: number, into: Uint8Array): Promise<void> {
+    await this.gate;
+    return super.read(offset, into);
+  }
+  override async flush(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    return super.flush();
+  }
 }
 
 /** Devices that outlive the pool: closing the pool closes what it was given. */
@@ -128,6 +142,46 @@ describe('a pool', () => {
     expect(volume.log.volumes().length).toBeLessThanOrEqual(11);
     expect(pool.notes).toEqual([]);
     expect((await pool.check()).problems).toEqual([]);
+    await pool.close();
+  });
+
+  it('does not open again what is being deleted', async () => {
+    const device = new SlowDevice('16MiB');
+    const pool = await StoragePool.create([lend(device)]);
+    await (await pool.createVolume('a', { size: MIB })).write(0, noise(MIB, 1));
+    const opens = vi.spyOn(Log, 'open');
+    let over = false;
+    const deleted = pool.deleteVolume('a').finally(() => (over = true));
+    // Somebody who watches the pool meanwhile opens each volume that the catalogue still names.
+    while (!over) {
+      await pool.status();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await deleted;
+    expect(opens).not.toHaveBeenCalled();
+    opens.mockRestore();
+    const volume = await pool.createVolume('b', { size: MIB });
+    await volume.write(0, noise(MIB, 2));
+    await volume.snapshot('s');
+    await pool.close();
+    const again = await StoragePool.openDevices([lend(device)]);
+    expect(await again.check()).toMatchObject({ clean: true });
+    expect(Buffer.compare(await bytesOf((await again.volume('b')).at('s')), noise(MIB, 2))).toBe(0);
+    await again.close();
+  });
+
+  it('tells its status while a volume is deleted', async () => {
+    const devices = [new SlowDevice('8MiB'), new SlowDevice('8MiB')];
+    const first = await StoragePool.create(devices.map(lend));
+    for (const name of ['a', 'b']) await first.createVolume(name, { size: MIB });
+    await first.close();
+    const pool = await StoragePool.openDevices(devices.map(lend));
+    let open = (): void => undefined;
+    devices[0]!.gate = new Promise((resolve) => (open = resolve));
+    const status = pool.status(); // it opens `a` first
+    await pool.deleteVolume('b');
+    open();
+    expect((await status).virtualVolumes.map((volume) => volume.name)).toEqual(['a']);
     await pool.close();
   });
 
