@@ -6,9 +6,7 @@ import { archiveStream, readArchive } from '../pool/archive.ts';
 import { MEMBER_FILE } from '../pool/member-file.ts';
 import { beginMaking, endMaking, holdsPool, memberFiles, normalPath, openDirectory, removeFile } from './directory.ts';
 import { OriginLock } from './lock.ts';
-import { lockName, OPFS_FILES_MAX } from './pool.ts';
-
-const PATIENCE_MS = 2000;
+import { lockName, OPFS_FILES_MAX, PATIENCE_MS } from './pool.ts';
 
 /**
  * The pool as a tar archive. It is held against everybody else until the stream has ended or was cancelled.

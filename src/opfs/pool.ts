@@ -25,20 +25,20 @@ export interface InitOpfsPoolOptions extends Omit<CreatePoolOptions, 'provide' |
   readonly volumeSize?: number | string | undefined;
   /** Most storage volumes that the pool may have, 1 … 63; default 63. */
   readonly maxVolumes?: number | undefined;
-  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 2000. */
+  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 5000. */
   readonly patienceMs?: number | undefined;
 }
 
 export interface OpenOpfsPoolOptions extends PoolOptions {
-  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 2000. */
+  /** How long to wait for somebody else's lock before VARVE_LOCKED, milliseconds; default 5000. */
   readonly patienceMs?: number | undefined;
 }
 
 export const OPFS_FILES_MAX = 64;
 const MAX_VOLUMES = OPFS_FILES_MAX - 1;
 const DEFAULT_VOLUME_BYTES = 64 << 20;
-/** As long as opening a file waits for the handle of a worker that is gone. */
-const PATIENCE_MS = 2000;
+/** Chromium gives a worker that is terminated in the middle of a loop two seconds to come to an end, and only then ends it, and its locks. */
+export const PATIENCE_MS = 5000;
 
 /** The Web Lock that whoever writes to the pool at this path holds. */
 export function lockName(path: string): string {
