@@ -34,6 +34,7 @@ import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
 import { PoolLock } from './lock.ts';
+import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
 import { StoragePool } from './pool.ts';
@@ -53,7 +54,6 @@ export interface OpenPoolOptions extends PoolOptions {
 
 const CACHE_NAME = 'pool.json';
 const LOCK_NAME = 'lock';
-const VOLUME_NAME = /^volume-\d{4,5}-[0-9a-f]{8}\.varve$/;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** 65534 members of 100 bytes; what is larger is none of ours. */
 const CACHE_BYTES_MAX = 16 << 20;
@@ -171,7 +171,7 @@ class DirectoryPlace implements PoolPlace {
   }
 
   async make(id: number, uuid: string, sizeBytes: number, prepare: (device: StorageDevice) => Promise<void>): Promise<FoundDevice> {
-    const name = `volume-${String(id).padStart(4, '0')}-${uuid.slice(0, 8)}.varve`;
+    const name = memberFileName(id, uuid);
     const device = await FileDevice.open(join(this.path, name), { create: 'exclusive', sizeBytes, noFollow: true });
     this.#made?.push(name);
     try {
@@ -190,12 +190,11 @@ class DirectoryPlace implements PoolPlace {
   }
 
   owns(path: string | null): boolean {
-    return path !== null && VOLUME_NAME.test(path);
+    return path !== null && MEMBER_FILE.test(path);
   }
 
   async remove(path: string, uuid: string): Promise<void> {
-    // The name says whose file it is, so a catalogue cannot have another member's deleted.
-    if (!this.owns(path) || !path.endsWith(`-${uuid.slice(0, 8)}.varve`)) {
+    if (!isFileOfMember(path, uuid)) {
       throw new VarveError('VARVE_INTERNAL', `deleting '${path}'`, { detail: `it is not the file of device ${uuid}` });
     }
     remove(join(this.path, path));
@@ -292,7 +291,7 @@ interface Candidate {
 function findMembers(directory: string, cache: Cache | undefined, named: readonly string[], notes: string[]): Candidate[] {
   const found = new Map<string, Candidate>();
   for (const name of readdirSync(directory)) {
-    if (VOLUME_NAME.test(name)) found.set(name, { path: name, location: join(directory, name), inside: true });
+    if (MEMBER_FILE.test(name)) found.set(name, { path: name, location: join(directory, name), inside: true });
   }
   for (const path of named) {
     const location = resolve(path);
@@ -300,7 +299,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
   }
   const trusted = cache !== undefined && cache.directoryInode === String(statSync(directory, { bigint: true }).ino);
   for (const path of cache?.paths ?? []) {
-    if (found.has(path) || VOLUME_NAME.test(path)) continue;
+    if (found.has(path) || MEMBER_FILE.test(path)) continue;
     if (!isAbsolute(path))
       notes.push(`${CACHE_NAME} names ${JSON.stringify(path)}, which is no storage volume of this directory; left alone`);
     else if (!trusted)
@@ -315,7 +314,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
 /** Does the directory hold a pool, as far as names can tell? */
 export function isPool(directory: string): boolean {
   try {
-    return readdirSync(directory).some((name) => name === CACHE_NAME || VOLUME_NAME.test(name));
+    return readdirSync(directory).some((name) => name === CACHE_NAME || MEMBER_FILE.test(name));
   } catch {
     return false;
   }

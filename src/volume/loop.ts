@@ -210,6 +210,8 @@ export class Loop {
   #backgroundError: unknown = undefined;
 
   #growing = false;
+  /** While an answer was on its way, somebody said that growth is possible: a *no* is of before. */
+  #askAgain = false;
   #volumesAdded = 0;
   #denied = 0;
   #deniedAt = -1;
@@ -339,6 +341,7 @@ export class Loop {
   growthPossible(): void {
     if (this.#dead) return;
     this.#denied = 0;
+    this.#askAgain = this.#growing;
     this.guarded('the log', () => this.#core.growthAllowed?.());
     this.progressed();
   }
@@ -828,8 +831,11 @@ export class Loop {
     const answer = (granted: boolean): void => {
       this.#growing = false;
       if (this.#dead) return;
+      const again = this.#askAgain;
+      this.#askAgain = false;
       try {
-        this.#volumeAnswer(want, granted && this.#volumesAdded > added);
+        if (granted || !again) this.#volumeAnswer(want, granted && this.#volumesAdded > added);
+        else this.#moved = true;
         this.#pump();
       } catch (trap) {
         this.#trapped(trap);
