@@ -35,7 +35,7 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushFailedNote, mode } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, logFlushEnds, mode, rootFlushEnds } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
@@ -264,7 +264,9 @@ export function planCount(index: u32): u32 { return load<u32>(ticketPointer(inde
 export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
-  if (outcome && planOperation(ticket, command) == FLUSH) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
+  if (planOperation(ticket, command) != FLUSH) return;
+  if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(outcome != 0);
+  else if (flushOwner == ticket) logFlushEnds(outcome != 0);
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }

@@ -21,12 +21,12 @@ import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_
 import { liveCount } from '../table/index';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
-  V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount, planBlocks, segmentPin,
+  V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount, planBlocks, segmentPin,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
 import { checkpointHold, checkpointOwner } from './checkpoint';
-import { generation, openedRoot, rootHold, rootHome, rootOwner } from './root';
+import { generation, openedRoot, rootHold, rootHome, rootOwner, planRootReads, rootOffset } from './root';
 import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
 import { SCAN_FAILED, scanEnd, scanFree, scanIsHeaders, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';
@@ -91,11 +91,7 @@ export function checkStep(ticket: u32): u32 {
       store<u32>(ticket, area, T_D);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
-        if (!volume) continue;
-        for (let copy: u32 = 0; copy < 4; copy++) {
-          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-          planAdd(ticket, READ, handleOf(volume), offset, area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
-        }
+        if (volume) planRootReads(ticket, volume, area);
       }
       store<u32>(ticket, 1, T_STATE);
       return PLAN;
@@ -105,10 +101,10 @@ export function checkStep(ticket: u32): u32 {
       for (let index: u32 = 0; index < load<u32>(ticket, T_PLAN_COUNT); index++) {
         let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
         let copy = index & 3;
-        let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-        // A volume that came to hold roots lately has one of them, or none yet. And after a crash the slot that is not the newest may be torn:
-        // the open for writing that follows writes it anew.
-        let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 1;
+        let offset = rootOffset(volume, copy);
+        // A volume that came to hold roots lately has one of them, or none yet. And after a crash any copy may be torn, or missing on such a volume:
+        // the open for writing that follows writes them anew.
+        let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 2;
         if (mode == MODE_WRITE) missing = failedReadOnly ? 2 : load<u32>(volume, V_FRESH_HOME) & 3;
         let kind = rootVerify(load<u32>(ticket, T_D) + index * BLOCK_BYTES, logIdentity);
         let excused = missing == 2 || (missing == 1 && (copy & 1) != (<u32>generation & 1));

@@ -35,7 +35,7 @@ import {
 } from '../format/page';
 import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
 import {
-  FREE, SEG_STATE, TABLE_CHUNK, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, segmentOf,
+  FREE, SEG_STATE, TABLE_CHUNK, V_MEMBERS, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, segmentOf,
   volumeAt, volumeById, volumeCount, planBlocks, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
@@ -45,7 +45,7 @@ import { listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
 import { collectFree } from './flush';
 import { MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
 import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
-import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet } from './root';
+import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet, planRootReads, rootOffset } from './root';
 import { stateImageRead, stateInitialize } from './state';
 
 import { TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize, treeSweep } from './tree';
@@ -115,13 +115,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(copies);
-      for (let i: u32 = 0; i < volumeCount; i++) {
-        let volume = volumeAt(i);
-        for (let copy: u32 = 0; copy < 4; copy++) {
-          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-          planAdd(ticket, READ, handleOf(volume), offset, area + (i * 4 + copy) * BLOCK_BYTES, BLOCK_BYTES);
-        }
-      }
+      for (let i: u32 = 0; i < volumeCount; i++) planRootReads(ticket, volumeAt(i), area);
       planCopies = copies;
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
@@ -250,7 +244,7 @@ function planHeal(ticket: u32): bool {
     if (volume != rootHome(0) && volume != rootHome(1)) continue;
     for (let back: u32 = 0; back < 2; back++) {
       if (bytesEqual(area + (index * 4 + back * 2 + slot) * BLOCK_BYTES, healing, BLOCK_BYTES)) continue;
-      planAdd(ticket, WRITE, handleOf(volume), load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
+      planAdd(ticket, WRITE, handleOf(volume), rootOffset(volume, back * 2 + slot), healing, BLOCK_BYTES);
     }
   }
   if (load<u32>(ticket, T_PLAN_COUNT)) return true;

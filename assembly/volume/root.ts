@@ -8,7 +8,7 @@
 
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
+import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
@@ -26,7 +26,7 @@ import {
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
-import { failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+import { failReadOnly, failedReadOnly, logFlushes, replaySet, rootFlushesSet, rootLost, rootLostSet } from './mode';
 import { clear } from '../std/bytes';
 import { allocateBlocks } from '../std/allocator';
 
@@ -192,12 +192,24 @@ function build(): void {
   rootSeal(image);
 }
 
+/** Byte offset of a root copy on the members of its volume: 0 and 1 in front (slots A, B), 2 and 3 at the back. */
+export function rootOffset(volume: u32, copy: u32): f64 {
+  return load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+}
+
+/** Reads the four root copies of a volume, behind what the plan reads already, one after the other from `area` on. */
+export function planRootReads(ticket: u32, volume: u32, area: u32): void {
+  for (let copy: u32 = 0; copy < 4; copy++) {
+    planAdd(ticket, READ, handleOf(volume), rootOffset(volume, copy), area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+  }
+}
+
 function planCopies(ticket: u32, back: bool): void {
   planClear(ticket);
   for (let home: u32 = 0; home < 2; home++) {
     let volume = rootHome(home);
     if (!volume) continue;
-    let offset = load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>((<u32>generation & 1) * BLOCK_BYTES);
+    let offset = rootOffset(volume, (back ? 2 : 0) + (<u32>generation & 1));
     for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
       planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
       metadataWritten(1);
@@ -233,6 +245,7 @@ export function rootRun(ticket: u32): u32 {
     return PLAN;
   }
   let flushing = state == 2 || state == 4;
+  if (flushing && logFlushes && !load<u32>(ticket, T_RESULT)) return WAIT;
   if (load<u32>(ticket, T_RESULT) || (flushing && rootLost)) {
     if (attempts++ < 2) {
       generation++; // the same slot again: the other one holds the newest root that is known good
@@ -248,6 +261,7 @@ export function rootRun(ticket: u32): u32 {
   }
   if (state == 1 || state == 3) {
     planFlushes(ticket);
+    rootFlushesSet(load<u32>(ticket, T_PLAN_COUNT));
     store<u32>(ticket, state + 1, T_ROOT_STATE);
     return PLAN;
   }
