@@ -16,7 +16,7 @@ import { FencedDevice } from '../pool/fenced.ts';
 import { isFileOfMember, MEMBER_FILE, memberFileName } from '../pool/member-file.ts';
 import type { FoundDevice, PoolPlace, PoolQuota } from '../pool/place.ts';
 import { StoragePool } from '../pool/pool.ts';
-import { foreignSignature } from '../pool/signature.ts';
+import { isBlank } from '../pool/blank.ts';
 import { beginMaking, endMaking, holdsPool, memberFiles, normalPath, openDirectory, removeFile } from './directory.ts';
 import { OriginLock } from './lock.ts';
 
@@ -190,7 +190,7 @@ const nothing = (): Promise<void> => Promise.resolve();
 /** Files with nothing in them where labels are. */
 async function blankFiles(found: readonly FoundDevice[]): Promise<string[]> {
   const blank: string[] = [];
-  for (const { device, path } of found) if (path !== null && (await foreignSignature(device)) === null) blank.push(path);
+  for (const { device, path } of found) if (path !== null && (await isBlank(device))) blank.push(path);
   return blank;
 }
 

@@ -1,9 +1,7 @@
 // What is on a device already. `init` and `add` refuse one that has something on it: a mistyped device name must not cost a disk.
 
 import type { StorageDevice } from '../device/device.ts';
-
-/** The first and the last of a device, where labels, partition tables and superblocks are. ZFS has its first uberblocks from 128 KiB on. */
-const LOOK_BYTES = 256 * 1024;
+import { isZero, readEnds } from './blank.ts';
 
 interface Signature {
   readonly name: string;
@@ -66,21 +64,15 @@ const ZFS_UBERBLOCK = [0x0c, 0xb1, 0xba, 0x00];
 
 /** What the device holds, in words, or null when nothing is seen: both its ends are zero. */
 export async function foreignSignature(device: StorageDevice): Promise<string | null> {
-  const alignment = Math.max(device.blockSize, 4096);
-  const length = Math.min(LOOK_BYTES, Math.floor(device.sizeBytes / alignment) * alignment);
-  if (length === 0) return null;
-  const front = new Uint8Array(length);
-  await device.read(0, front);
-  const back = new Uint8Array(length);
-  await device.read(Math.floor((device.sizeBytes - length) / alignment) * alignment, back);
+  const { front, back } = await readEnds(device);
   for (const { name, offset, bytes } of SIGNATURES) {
     if (offset >= 0 ? isAt(front, offset, bytes) : isAt(back, back.length + offset, bytes)) return name;
   }
   for (let offset = 128 * 1024; offset < front.length; offset += 1024)
     if (isAt(front, offset, ZFS_UBERBLOCK)) return 'a member of a ZFS pool';
   if (hasOldRaid(back, device.sizeBytes)) return LINUX_RAID;
-  if (front.some((byte) => byte !== 0)) return 'data';
-  return back.some((byte) => byte !== 0) ? 'data at its end' : null;
+  if (!isZero(front)) return 'data';
+  return isZero(back) ? null : 'data at its end';
 }
 
 function isAt(bytes: Uint8Array, offset: number, wanted: readonly number[]): boolean {
