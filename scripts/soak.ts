@@ -19,8 +19,10 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const RESULT = join(ROOT, 'docs', 'soak.json');
 const SEEDS_CHUNK = 5000;
 /** Parts that are tests, run with the whole counts. */
-const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots', 'browsers'] as const;
-const PARTS = ['seeds', 'plants', ...TESTS] as const;
+const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots'] as const;
+/** The tests of part `browsers`, each some minutes: by engine and by what is killed. */
+const BROWSER_TESTS = ['chromium', 'firefox'].flatMap((engine) => ['it', 'its worker'].map((victim) => [engine, victim] as const));
+const PARTS = ['seeds', 'plants', ...TESTS, 'browsers'] as const;
 type Part = (typeof PARTS)[number];
 
 interface Soak {
@@ -159,22 +161,14 @@ async function plants(soak: Soak): Promise<void> {
   save(soak);
 }
 
-async function test(soak: Soak, part: (typeof TESTS)[number]): Promise<void> {
-  forget(new RegExp(`'${part}'`));
+/** @param args of vitest */
+async function test(soak: Soak, name: string, ...args: string[]): Promise<void> {
+  if (soak.tests[name]?.passed === true) return;
+  forget(new RegExp(`'${name}'`));
   const directory = mkdtempSync(join(tmpdir(), 'varve-soak-'));
   const file = join(directory, 'figures');
   const { status } = await run(
-    part === 'browsers'
-      ? [
-          'node_modules/vitest/vitest.mjs',
-          'run',
-          '--config',
-          'test/browser/vitest.config.ts',
-          '--project',
-          'system',
-          'test/browser/system/kills.test.ts',
-        ]
-      : ['node_modules/vitest/vitest.mjs', 'run', '--project', 'system', `test/system/${part}.test.ts`],
+    ['node_modules/vitest/vitest.mjs', 'run', '--project', 'system', ...args],
     { VARVE_SOAK: 'full', VARVE_SOAK_FILE: file },
     true,
   );
@@ -184,10 +178,18 @@ async function test(soak: Soak, part: (typeof TESTS)[number]): Promise<void> {
         .split('\n')
         .map((line) => JSON.parse(line) as unknown)
     : [];
-  soak.tests[part] = { passed: status === 0, figures };
-  if (status !== 0) find(`the tests '${part}' failed`);
+  soak.tests[name] = { passed: status === 0, figures };
+  if (status !== 0) find(`the tests '${name}' failed`);
   save(soak);
   rmSync(directory, { recursive: true, force: true });
+}
+
+async function browsers(soak: Soak): Promise<void> {
+  const file = 'test/browser/system/kills.test.ts';
+  for (const [engine, victim] of BROWSER_TESTS) {
+    const title = `^${engine} keeps P1 and P2 when ${victim} is `;
+    await test(soak, `browsers: ${engine}, ${victim}`, '--config', 'test/browser/vitest.config.ts', file, '--testNamePattern', title);
+  }
 }
 
 for (const target of ['core', 'core.checked', 'core.planted']) {
@@ -209,7 +211,8 @@ for (const part of parts) {
   else if (part === 'plants') {
     const found = Object.values(soak.plants);
     if (found.length === 0 || found.some(({ foundAtSeed }) => foundAtSeed === null)) await plants(soak);
-  } else if (soak.tests[part]?.passed !== true) await test(soak, part);
+  } else if (part === 'browsers') await browsers(soak);
+  else await test(soak, part, `test/system/${part}.test.ts`);
 }
 save(soak);
 for (const finding of soak.findings) console.log(finding);

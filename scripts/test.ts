@@ -1,11 +1,11 @@
-// Everything that shows that the project works, in a quarter of an hour: builds the core and dist/, lints, runs the tests (unit, suite, model, system), then
-// the sampled proofs. The last line is `N passed, N failed`: vitest's tests and the proofs, each build and lint step a proof of its own.
+// Everything that shows that the project works, in a quarter of an hour: builds the core and dist/, lints, runs the tests (unit, suite, model, system), under
+// every runtime and in browsers what runs there, then the sampled proofs. The last line is `N passed, N failed`: vitest's tests and the proofs, each build and lint step a proof of its own.
 //
 //   npm test
 //   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
 //   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
-//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, proofs
-//   npm run test:browsers                    builds, and runs the tests in Chromium, Firefox and WebKitGTK, which npm test leaves out
+//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, browsers, proofs
+//   npm run test:browsers                    builds, and runs the tests in Chromium, Firefox and WebKitGTK alone
 //
 // Whole counts (100,000 seeds, every plant, 200 kills, every flip) are `npm run soak`. Docs: docs/TESTING.md.
 import { spawn, spawnSync } from 'node:child_process';
@@ -18,9 +18,7 @@ import { ENGINES, installNode20, type Engine } from '../test/runtimes/engines.ts
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BIN = join(ROOT, 'node_modules', '.bin');
 const REPORT = join(ROOT, 'build', 'vitest.json');
-const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'proofs', 'browsers'] as const;
-/** Without the browsers, which are 215 MB of Debian packages and five minutes: `npm run test:browsers`. */
-const USUAL_PARTS = PARTS.filter((part) => part !== 'browsers');
+const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'browsers', 'proofs'] as const;
 
 /** What runs under every runtime, and not only under the Node that runs the rest. */
 const RUNTIME_SUITES = [
@@ -53,6 +51,7 @@ const PROGRAMS: readonly (readonly [string, string])[] = [
   ['python3', 'python3'],
 ];
 
+/** 215 MB of packages. */
 const BROWSERS: readonly (readonly [string, string])[] = [
   ['chromium', 'chromium'],
   ['firefox-esr', 'firefox-esr'],
@@ -66,7 +65,7 @@ const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '1200' },
     first: { type: 'string', default: '0' },
-    only: { type: 'string', multiple: true, default: [...USUAL_PARTS] },
+    only: { type: 'string', multiple: true, default: [...PARTS] },
   },
 });
 const environment = {

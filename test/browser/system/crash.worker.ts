@@ -13,7 +13,12 @@ export interface CrashRequest {
 }
 
 export type CrashReport =
-  | { readonly found: number[]; readonly snapshots: Record<string, number[]> }
+  | {
+      readonly found: number[];
+      readonly snapshots: Record<string, number[]>;
+      /** Until the pool was open: what the predecessor still held was waited for. Milliseconds. */
+      readonly openMs: number;
+    }
   | { readonly flushed: number }
   | { readonly snapshot: string; readonly at: number }
   | { readonly error: string };
@@ -28,7 +33,9 @@ async function numbers(read: (offset: number, into: Uint8Array) => Promise<void>
 
 async function run({ path, seed, life, only }: CrashRequest): Promise<void> {
   // A pool whose making was cut off is none; so is one that has no volume yet.
+  const begun = performance.now();
   const pool = (await OpfsPool.exists(path)) ? await OpfsPool.open(path) : await OpfsPool.init(path, { volumeSize: '3MiB' });
+  const openMs = performance.now() - begun;
   const volume = pool.has('v') ? await pool.volume('v') : await pool.createVolume('v', { size: BLOCKS * BLOCK });
   const problems = (await pool.check()).problems;
   if (problems.length > 0) throw new Error(`check: ${JSON.stringify(problems.slice(0, 3))}`);
@@ -37,7 +44,7 @@ async function run({ path, seed, life, only }: CrashRequest): Promise<void> {
     const view = volume.at(name);
     snapshots[name] = await numbers((offset, into) => view.read(offset, into));
   }
-  scope.postMessage({ found: await numbers((offset, into) => volume.read(offset, into)), snapshots });
+  scope.postMessage({ found: await numbers((offset, into) => volume.read(offset, into)), snapshots, openMs });
   if (only === 'look') return pool.close();
   const bytes = new Uint8Array(WRITE_MAX * BLOCK);
   for (const write of writesOf(seed, life)) {

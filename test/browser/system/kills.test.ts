@@ -8,6 +8,7 @@ import { Browser, ENGINES, freshProfile, removeProfile, type Engine } from './br
 import type { CrashReport, CrashRequest } from './crash.worker.ts';
 import { isSnapshotLost, judge, LIFE, type Life } from './history.ts';
 import { Site } from './site.ts';
+import type { Terminations } from './tab.ts';
 
 type Found = Extract<CrashReport, { found: unknown }>;
 
@@ -28,7 +29,7 @@ describe.each(ENGINES)('%s', (engine: Engine) => {
     async () => {
       const random = new Random(SEED);
       const profile = freshProfile();
-      const seen = { flushes: 0, snapshots: 0, torn: 0 };
+      const seen = { flushes: 0, snapshots: 0, openMsMax: 0 };
       let previous: (Life & { readonly snapshot: string | undefined }) | undefined;
       try {
         for (let life = 1; life <= KILLS + 1; life++) {
@@ -44,6 +45,7 @@ describe.each(ENGINES)('%s', (engine: Engine) => {
           } finally {
             await browser.kill();
           }
+          seen.openMsMax = Math.max(seen.openMsMax, Math.round(found.openMs));
           if (previous !== undefined) {
             expect(judge(previous, found.found), `after kill ${previous.life} of ${engine}`).toBeUndefined();
             if (previous.snapshot !== undefined)
@@ -82,12 +84,10 @@ describe.each(ENGINES)('%s', (engine: Engine) => {
       const browser = await Browser.start(engine);
       try {
         const tab = await browser.open(site.url);
-        const result = await tab.evaluate<{ findings: string[]; flushes: number; snapshots: number; lives: number }>(
-          `tab.terminations('terminated', ${SEED}, ${TERMINATIONS})`,
-        );
-        record('browser-terminations', { engine, terminations: result.lives, flushes: result.flushes, snapshots: result.snapshots });
-        expect(result.findings).toEqual([]);
-        expect(result.flushes, 'flushes that were heard of').toBeGreaterThan(0); // how many depends on the machine
+        const { findings, lives, ...seen } = await tab.evaluate<Terminations>(`tab.terminations('terminated', ${SEED}, ${TERMINATIONS})`);
+        record('browser-terminations', { engine, terminations: lives, ...seen });
+        expect(findings).toEqual([]);
+        expect(seen.flushes, 'flushes that were heard of').toBeGreaterThan(0); // how many depends on the machine
       } finally {
         await browser.dispose();
       }

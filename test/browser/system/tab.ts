@@ -8,6 +8,15 @@ import { takeStep, verifySteps } from './steps.ts';
 import type { CrashReport, CrashRequest } from './crash.worker.ts';
 import { isSnapshotLost, judge, LIFE, type Life } from './history.ts';
 
+export interface Terminations {
+  readonly findings: readonly string[];
+  readonly flushes: number;
+  readonly snapshots: number;
+  readonly lives: number;
+  /** The longest that a worker waited for what the one before it still held, milliseconds. */
+  readonly openMsMax: number;
+}
+
 const BLOCK = 4096;
 let pool: PoolClient | undefined;
 const volumes = new Map<string, VolumeClient>();
@@ -174,15 +183,12 @@ const tab = {
   },
 
   /** The worker under load, terminated at random moments, again and again. What is wrong, and how much happened. */
-  async terminations(
-    path: string,
-    seed: number,
-    count: number,
-  ): Promise<{ findings: string[]; flushes: number; snapshots: number; lives: number }> {
+  async terminations(path: string, seed: number, count: number): Promise<Terminations> {
     const random = new Random(seed);
     const findings: string[] = [];
     let flushes = 0;
     let snapshotsSeen = 0;
+    let openMsMax = 0;
     let previous: (Life & { readonly kept: ReadonlyMap<string, number> }) | undefined;
     /** Each snapshot's numbers when it was first seen after a crash. */
     const known = new Map<string, string>();
@@ -204,6 +210,7 @@ const tab = {
         load.onerror = (event) => reject(new Error(event.message));
         load.postMessage({ path, seed, life } satisfies CrashRequest);
       });
+      openMsMax = Math.max(openMsMax, Math.round(found.openMs));
       if (previous !== undefined) {
         const wrong = judge(previous, found.found);
         if (wrong !== undefined) findings.push(`after life ${previous.life}: ${wrong}`);
@@ -231,7 +238,7 @@ const tab = {
       if ((await outcome(() => OpfsPool.destroy(path))) === 'ok') break;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    return { findings, flushes, snapshots: snapshotsSeen, lives: count };
+    return { findings, flushes, snapshots: snapshotsSeen, lives: count, openMsMax };
   },
 };
 
