@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
+import { markAligned } from '../../src/aligned.ts';
 import { FileDevice } from '../../src/device/file.ts';
 import { RawDevice } from '../../src/device/raw.ts';
 import { StoragePool } from '../../src/node.ts';
@@ -62,6 +63,32 @@ describe('a raw device', () => {
       await Promise.all(large.map((bytes) => device.read(4096, bytes)));
       for (const bytes of large) expect([bytes[0], bytes[8191], bytes[8192]]).toEqual([4, 4, 3]);
     }
+  });
+
+  it('takes a large write from aligned memory in pieces: all of it, or an error when all pieces have ended', async () => {
+    const memory = new WebAssembly.Memory({ initial: 64 });
+    markAligned(memory.buffer);
+    const words = new Uint32Array(memory.buffer).map((_, index) => Math.imul(index >>> 10, 2_654_435_761));
+    new Uint32Array(memory.buffer).set(words);
+    const bytes = new Uint8Array(memory.buffer);
+    for (const path of [LOOP_4096, FILE]) {
+      await using device = await RawDevice.open(path);
+      await device.write(4096, bytes.subarray(0, 2 * MIB - 8192)); // the last piece is shorter
+      const into = new Uint8Array(2 * MIB - 8192);
+      await device.read(4096, into);
+      expect(Buffer.compare(into, bytes.subarray(0, into.length))).toBe(0);
+    }
+    const file = devices.fresh();
+    const path = devices.loop(4 * MIB, 512, file);
+    await using device = await RawDevice.open(path);
+    truncateSync(file, 2 * MIB);
+    system('losetup', '-c', path);
+    await expect(device.write(0, bytes.subarray(0, 4 * MIB))).rejects.toThrow(code(expect.stringMatching(/^VARVE_(NO_SPACE|IO)$/)));
+    // A piece that was still under way would write what the memory holds by now.
+    bytes.fill(0);
+    const into = new Uint8Array(2 * MIB);
+    await device.read(0, into);
+    expect(Buffer.compare(into, new Uint8Array(words.buffer, 0, into.length))).toBe(0);
   });
 
   it('knows its size and its blocks', async () => {
