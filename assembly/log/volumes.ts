@@ -51,7 +51,7 @@ export const V_HINT: usize = 72;
 export const V_FULL: usize = 76; // a write ran out of space here: choose others first
 export const V_TABLE_IMAGES: usize = 80; // array of segment table chunks: u32 page slot + 1, u32 dirty
 export const V_RELEASE_COMMITS: usize = 84; // roots committed without this volume
-export const V_FRESH_HOME: usize = 88; // root commits until both its root slots are ours, where it came to hold roots lately
+export const V_ROOTS: usize = 88; // root slots that hold a root of ours, as far as this life knows: 0 to 2
 export const V_NEXT: usize = 92; // the volume behind it in order, 0 for the last
 const V_BYTES: u32 = 96;
 

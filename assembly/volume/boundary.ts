@@ -18,7 +18,7 @@ import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/inde
 import * as tableDiff from '../table/diff';
 import {
   VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit,
-  volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT,
+  volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT, V_ROOTS,
   V_SEGMENT_BLOCKS, V_STRIP_BLOCKS,
 } from '../log/volumes';
 import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, sequence, unflushedBytes } from '../log/writer';
@@ -39,7 +39,7 @@ import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, logFlushEnds, mode, r
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
-import { generation, homesNote, rootOwner } from './root';
+import { generation, rootOwner } from './root';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;
@@ -123,13 +123,11 @@ function pendingBytes(): u32 { return volumeBytes(load<u32>(pendingVolume, V_SEG
 function volumeTakeIn(): bool {
   if (available() < pendingBytes()) return false;
   pending = false;
-  homesNote(false);
   volumeCreate(pendingVolume);
   if (mode == MODE_WRITE) {
-    homesNote(true);
     count(C_GROWN);
     allowGrowth();
-  }
+  } else store<u32>(volumeById(load<u32>(pendingVolume, V_ID)), 2, V_ROOTS); // the open mends or refuses what is not
   return true;
 }
 
