@@ -134,10 +134,13 @@ function pages(): string {
   ];
   const declared = new Map<string, Map<string, Declared>>();
   const placed = new Map<string, string>();
+  const namesOf = new Map<string, readonly string[]>();
   for (const { specifier, file } of entries()) {
     const own: [string, Declared][] = [];
-    const shared = new Set<string>();
-    for (const [name, where] of exportsOf(file)) {
+    const shared = new Map<string, string[]>();
+    const exported = exportsOf(file);
+    const names = [...exported].map(([name]) => name);
+    for (const [name, where] of exported) {
       let known = declared.get(where.file);
       if (known === undefined) declared.set(where.file, (known = declarationsOf(where.file)));
       const found = known.get(where.name);
@@ -147,10 +150,15 @@ function pages(): string {
       if (earlier === undefined) {
         placed.set(key, specifier);
         own.push([name, found]);
-      } else shared.add(earlier);
+      } else shared.set(earlier, [...(shared.get(earlier) ?? []), name]);
     }
     out.push(`## \`${specifier}\``, '');
-    if (shared.size > 0) out.push(`Has what ${[...shared].map((name) => `\`${name}\``).join(' and ')} has too, where it is described.`, '');
+    for (const [earlier, taken] of shared) {
+      const all = (namesOf.get(earlier) ?? []).every((name) => names.includes(name));
+      const list = taken.toSorted().map((name) => `\`${name}\``);
+      out.push(all ? `Has what \`${earlier}\` has too, where it is described.` : `Described under \`${earlier}\`: ${list.join(', ')}.`, '');
+    }
+    namesOf.set(specifier, names);
     for (const [name, { doc, lines }] of own.toSorted(([a], [b]) => (a < b ? -1 : 1))) {
       out.push(`### ${name}`, '', ...(doc.length > 0 ? [...doc, ''] : []), '```ts', ...lines, '```', '');
     }
