@@ -6,7 +6,7 @@
 //
 // Both listen on a port of the loopback that they choose themselves and print.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CHROMIUM_ARGS, CHROMIUM_PATH, FIREFOX_PATH } from '../programs.ts';
@@ -15,6 +15,8 @@ export type Engine = 'chromium' | 'firefox';
 export const ENGINES: readonly Engine[] = ['chromium', 'firefox'];
 
 const START_MS = 60_000;
+/** How long a tab of Firefox works, so that its process is known by that. */
+const SPIN_MS = 400;
 
 export interface BrowserOptions {
   /** A profile that exists already, or is to outlive the browser. */
@@ -30,7 +32,7 @@ export interface Tab {
   /** Chromium: the page's life cycle, as the browser would change it. The freeze event fires first. */
   freeze(): Promise<void>;
   thaw(): Promise<void>;
-  /** Chromium: the end of the tab's process. */
+  /** The end of the tab's process. */
   crash(): Promise<void>;
 }
 
@@ -60,6 +62,10 @@ export abstract class Browser {
     return engine === 'chromium'
       ? ChromiumBrowser.startIn(profile, owns)
       : FirefoxBrowser.startIn(profile, owns, options.preferences ?? {});
+  }
+
+  protected get pid(): number {
+    return this.#process.pid ?? 0;
   }
 
   abstract open(url: string): Promise<Tab>;
@@ -261,7 +267,14 @@ class FirefoxBrowser extends Browser {
       close: async () => void (await protocol.send('browsingContext.close', { context })),
       freeze: unsupported,
       thaw: unsupported,
-      crash: unsupported,
+      crash: async () => {
+        const before = ticksOf(this.pid);
+        await evaluate(`(() => { for (const end = performance.now() + ${SPIN_MS}; performance.now() < end;); })()`);
+        const spent = [...ticksOf(this.pid)].map(([pid, ticks]) => ({ pid, ticks: ticks - (before.get(pid) ?? 0) }));
+        const busiest = spent.toSorted((a, b) => b.ticks - a.ticks)[0];
+        if (busiest === undefined || busiest.ticks === 0) throw new Error('no content process of Firefox was busy');
+        process.kill(busiest.pid, 'SIGKILL');
+      },
     };
   }
 
@@ -272,6 +285,41 @@ class FirefoxBrowser extends Browser {
   grantPersistence(): Promise<void> {
     return Promise.reject(new Error('Firefox takes this from preferences'));
   }
+}
+
+/**
+ * Processor time of Firefox's content processes, by process id. It tells nobody which of them has a tab: the one that works when the tab does.
+ * (proc(5): the parent is field 4, time in user mode field 14; the name in field 2 may hold anything.)
+ */
+function ticksOf(parent: number): Map<number, number> {
+  const found = new Map<number, number>();
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    try {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ');
+      const isTab = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').endsWith('tab');
+      if (isTab && isBelow(pid, parent)) found.set(pid, Number(fields[11]));
+    } catch {
+      // it has ended meanwhile
+    }
+  }
+  return found;
+}
+
+/** Is one process a descendant of the other? (Content processes come from a fork server.) */
+function isBelow(pid: number, ancestor: number): boolean {
+  for (let at = pid; at > 1;) {
+    if (at === ancestor) return true;
+    at = Number(
+      readFileSync(`/proc/${at}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ')[1],
+    );
+  }
+  return false;
 }
 
 async function loaded(evaluate: <T>(expression: string) => Promise<T>, url: string): Promise<void> {
