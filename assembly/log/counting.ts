@@ -42,3 +42,4 @@ export const C_FORWARD_DROPPED: u32 = 69;
 export const C_CORRUPT_FOUND: u32 = 70;
 export const C_DEVICE_FULL: u32 = 71;
 export const C_FOOTER_MENDED: u32 = 72;
+export const C_FLUSH_THROUGH: u32 = 85;

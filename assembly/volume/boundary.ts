@@ -6,10 +6,11 @@ import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
   DONE, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, fail,
-  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, PLAN,
+  STATUS_BITS,
 } from '../abi/status';
 import {
-  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_ROOT_STATE, T_SPACE, T_STATE, T_VALUE, planComplete, planOperation,
+  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_ROOT_STATE, T_SPACE, T_STATE, T_VALUE, planComplete,
   ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
@@ -35,7 +36,7 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, logFlushEnds, mode, rootFlushEnds } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, logFlushEnds, logFlushes, mode, rootFlushEnds, rootFlushes } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
@@ -241,6 +242,7 @@ export function step(index: u32): u32 {
   let status: u32;
   if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
   else status = run(ticket, kind);
+  if (status == PLAN) return load<u32>(ticket, T_PLAN_COUNT) << STATUS_BITS | PLAN;
   if (status != DONE && status != FAILED) return status;
   result = load<f64>(ticket, T_VALUE);
   if (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM) readWriteEnd(ticket);
@@ -258,13 +260,13 @@ export function step(index: u32): u32 {
 }
 
 export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN); }
-export function planCount(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN_COUNT); }
 export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
-  if (planOperation(ticket, command) != FLUSH) return;
-  if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(outcome != 0);
-  else if (flushOwner == ticket) logFlushEnds(outcome != 0);
+  // While flushes of either are under way, its ticket has no other commands.
+  if (load<u32>(ticket, T_ROOT_STATE)) {
+    if (rootFlushes) rootFlushEnds(outcome != 0);
+  } else if (flushOwner == ticket && logFlushes) logFlushEnds(outcome != 0);
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }

@@ -15,7 +15,7 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planFlush } from '../abi/ticket';
+import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planFlush, planIsThrough, planThrough } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
@@ -33,7 +33,7 @@ import {
   headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
   slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
-import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
+import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
@@ -94,6 +94,8 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       recordClose(1);
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       planClear(ticket);
+      let dirty: u32 = 0;
+      for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) dirty |= load<u32>(volume, V_DIRTY);
       for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
         if (load<u32>(buffer, B_DETACHED)) continue;
         planWrite(ticket, buffer);
@@ -101,6 +103,12 @@ export function flushRun(ticket: u32, everything: bool): u32 {
         if (load<u32>(buffer, B_STREAM) < STREAM_META && !load<u32>(buffer, B_SEALED)) store<u64>(buffer, chainOf(load<u32>(buffer, B_STREAM)), B_FLUSHING_CHAIN);
       }
       store<u32>(ticket, 3, T_FLUSH_STATE);
+      if (planCountOf(ticket) == 1 && !dirty) {
+        // One write, and nothing written before it that a flush would be needed for.
+        planThrough(ticket);
+        logFlushesSet(1);
+        count(C_FLUSH_THROUGH);
+      }
       if (planCountOf(ticket)) return PLAN;
       continue;
     }
@@ -182,7 +190,7 @@ function inflight(): bool {
   return false;
 }
 
-/** Adds the write of what is ready in the buffer, if anything; marks it submitted and its members dirty. */
+/** Adds the write of what is ready in the buffer, if anything; marks it submitted. */
 function planWrite(ticket: u32, buffer: u32): bool {
   let from = load<u32>(buffer, B_SUBMITTED);
   let to = bufferReady(buffer);
@@ -190,13 +198,13 @@ function planWrite(ticket: u32, buffer: u32): bool {
   let volume = load<u32>(buffer, B_VOLUME);
   planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from), slotAddress(buffer, from), to - from);
   store<u32>(buffer, to, B_SUBMITTED);
-  store<u32>(volume, load<u32>(volume, V_DIRTY) | 1, V_DIRTY);
   return true;
 }
 
 /** Members that were written to are dirty from when the write ended, whatever was flushed while it was under way. */
 function markWritten(ticket: u32): void {
   for (let i: u32 = 0; i < planCountOf(ticket); i++) {
+    if (planIsThrough(ticket, i)) continue;
     let handle = planDevice(ticket, i);
     let volume = volumeById(handle / MEMBER_COUNT_MAX);
     store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (handle % MEMBER_COUNT_MAX)), V_DIRTY);
