@@ -42,7 +42,16 @@ export class BlockDevices {
   }
 
   dispose(): void {
-    for (const undo of this.#undo.splice(0).toReversed()) undo();
+    const errors: unknown[] = [];
+    // One that is still held (by a test that failed, say) must not keep the others attached.
+    for (const undo of this.#undo.splice(0).toReversed()) {
+      try {
+        undo();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
     rmSync(this.directory, { recursive: true, force: true });
+    if (errors.length > 0) throw errors[0];
   }
 }
