@@ -13,7 +13,7 @@
 import { allocate, free, resize } from '../std/allocator';
 import { footerBlocksOf } from '../format/footer';
 import { liveAttach, liveDetach } from '../table/live';
-import { deviceHandle, singleOffset } from '../stripe/geometry';
+import { deviceHandle, rowOffset } from '../stripe/geometry';
 
 export const FREE: u32 = 0;
 export const NEXT: u32 = 1;
@@ -249,7 +249,7 @@ export function blockOf(volume: u32, segment: u32, slot: u32): u32 {
 
 /** Device offset of a block; `handleOf` gives the device. Level `single` until the stripe map has more. */
 export function offsetOf(volume: u32, block: u32): f64 {
-  return singleOffset(load<f64>(volume, V_DATA_OFFSET), block);
+  return rowOffset(load<f64>(volume, V_DATA_OFFSET), block);
 }
 export function handleOf(volume: u32): u32 {
   return deviceHandle(load<u32>(volume, V_ID), 0);
