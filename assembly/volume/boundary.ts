@@ -5,22 +5,23 @@ import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUs
 import { counterGet, count } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
-  DONE, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, failureBlock as failedBlock,
+  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, failureBlock as failedBlock,
   failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
 } from '../abi/status';
 import {
-  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_SPACE, T_STATE, T_VALUE, planComplete, ticketClose, ticketCount, ticketOpen, ticketPointer,
+  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_STRIPED, T_VALUE, planComplete, ticketClose, ticketCount, ticketOpen, ticketPointer,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
+import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../stripe/geometry';
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeAt, volumeById,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeAt, volumeById,
   volumeBytes, volumeCount, volumeCreate, volumeForget,
 } from '../log/volumes';
 import {
-  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, sequence, unflushedBytes,
+  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes,
 } from '../log/writer';
 import { C_GROWN } from '../log/counting';
 import {
@@ -40,6 +41,8 @@ import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, homesNote, rootOwner } from './root';
+import { scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
+import { faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;
@@ -50,6 +53,7 @@ const KIND_TRIM: u32 = 5;
 const KIND_OPERATION: u32 = 8;
 const KIND_CLOSE: u32 = 11;
 const KIND_CHECK: u32 = 15;
+const KIND_SCRUB: u32 = 16;
 
 const EXCHANGE_BYTES: u32 = 65536;
 let exchangePointer: u32 = 0;
@@ -93,9 +97,12 @@ export function volumeAdd(
   id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFrontOffset: f64, rootBackOffset: f64,
 ): u32 {
   ready();
-  if (id > 0xfff0 || level != 0 || members != 1 || stripBlocks == 0) return ERROR_RANGE;
-  if (segmentBlocks < 8 || segmentBlocks > 1024 || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
-  if (footerBlocksOf(segmentBlocks) + 2 > segmentBlocks) return ERROR_RANGE;
+  if (id > 0xfff0 || !levelFits(level, members) || stripBlocks == 0 || stripBlocks > STRIP_BLOCKS_MAX) return ERROR_RANGE;
+  let stripe = columnsOf(level, members) * stripBlocks;
+  let unit = parityOf(level) ? stripe : 1;
+  if (level && segmentBlocks % stripe != 0) return ERROR_RANGE;
+  if (segmentBlocks < 8 || segmentBlocks > max<u32>(1024, 8 * stripe) || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
+  if (footerBlocksOf(segmentBlocks, unit) + 2 > segmentBlocks) return ERROR_RANGE;
   if (volumeById(id)) return ERROR_EXISTS;
   if (volumeCount == VOLUME_COUNT_MAX) return ERROR_LIMIT;
   if (pending && !volumeTakeIn()) return ERROR_LIMIT;
@@ -107,6 +114,7 @@ export function volumeAdd(
   store<f64>(pendingVolume, dataOffset, 24);
   store<f64>(pendingVolume, rootFrontOffset, 32);
   store<f64>(pendingVolume, rootBackOffset, 40);
+  store<u32>(pendingVolume, level, 20);
   pending = true;
   if (mode == MODE_CLOSED) { // nothing is in flight: the memory may grow here
     let room = volumeBytes(segmentCount);
@@ -122,7 +130,7 @@ function volumeTakeIn(): bool {
   pending = false;
   homesNote(false);
   volumeCreate(
-    load<u32>(pendingVolume), 0, load<u32>(pendingVolume, 4), load<u32>(pendingVolume, 8), load<u32>(pendingVolume, 12), segmentCount,
+    load<u32>(pendingVolume), load<u32>(pendingVolume, 20), load<u32>(pendingVolume, 4), load<u32>(pendingVolume, 8), load<u32>(pendingVolume, 12), segmentCount,
     load<f64>(pendingVolume, 24), load<f64>(pendingVolume, 32), load<f64>(pendingVolume, 40),
   );
   if (mode == MODE_WRITE) {
@@ -131,6 +139,24 @@ function volumeTakeIn(): bool {
     allowGrowth();
   }
   return true;
+}
+
+/** What a member is: 1 online, 2 missing or faulted, 3 being rebuilt, 4 could not be faulted. At any time once the volume was added; the catalogue knows. */
+export function memberSet(id: u32, member: u32, state: u32): u32 {
+  if (pending && load<u32>(pendingVolume) == id && !volumeTakeIn()) return ERROR_LIMIT;
+  let volume = volumeById(id);
+  if (!volume) return ERROR_NOT_FOUND;
+  if (member >= load<u32>(volume, V_MEMBERS) || state < 1 || state > 4) return ERROR_RANGE;
+  setMember(volume, member, state);
+  return 0;
+}
+
+/** A member whose write or flush failed, as a handle, which the host is to have faulted (catalogue, then memberSet); −1: none. */
+export function faultWanted(): i32 { return <i32>wantedFault(); }
+
+/** Whether a volume can do without the members that are not readable. */
+export function volumeTolerates(level: u32, members: u32, lost: u32): u32 {
+  return levelFits(level, members) && tolerates(level, members, lost) ? 1 : 0;
 }
 
 /** Begins to give a volume back. 0, or a code: it is not there, or the last. */
@@ -217,6 +243,7 @@ function run(ticket: u32, kind: u32): u32 {
   if (kind == JOB_ROOT) return rootStep(ticket);
   if (kind == JOB_MERGE) return mergeStep(ticket);
   if (kind == KIND_CHECK) return checkStep(ticket);
+  if (kind == KIND_SCRUB) return scrubStep(ticket);
   if (kind == KIND_CREATE) return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
   if (kind == KIND_OPEN) return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
   return fail(ERROR_RANGE);
@@ -239,8 +266,13 @@ export function step(index: u32): u32 {
   if (pending && !volumeTakeIn()) return needMemory(volumeBytes(load<u32>(pendingVolume, 16)));
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
+  if (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT)) {
+    status = load<u32>(ticket, T_DENIED) && deniable(ticket, kind) ? DONE : stripedStep(ticket);
+    if (status != DONE) return status;
+  }
   if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
   else status = run(ticket, kind);
+  if (status == PLAN && load<u32>(ticket, T_MARKED)) return stripedBegin(ticket);
   if (status != DONE && status != FAILED) return status;
   result = load<f64>(ticket, T_VALUE);
   if (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM) readWriteEnd(ticket);
@@ -249,8 +281,10 @@ export function step(index: u32): u32 {
     operationEnd(ticket);
   } else if (kind == JOB_MERGE) operationEnd(ticket);
   else if (kind == KIND_CHECK) checkEnd(ticket);
+  else if (kind == KIND_SCRUB) scrubEnd(ticket);
   else if (kind <= KIND_OPEN) free(<u32>load<f64>(ticket, T_OFFSET));
   else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear();
+  stripedEnd(ticket);
   assert(flushOwner != ticket && rootOwner != ticket);
   ticketClose(index);
   jobEnds(kind);
@@ -288,7 +322,7 @@ export function figure(n: u32): f64 {
   if (n == 4) return <f64>segmentTotal;
   if (n == 5) return dataBlocksWritten - movedBlocks;
   if (n == 6) return metadataBlocksWritten;
-  if (n == 7) return 0; // padding: level single has none
+  if (n == 7) return paddingBlocks;
   if (n == 8) return movedBlocks;
   if (n == 9) return <f64>sequence;
   if (n == 10) return <f64>durableSequence;
@@ -303,6 +337,9 @@ export function figure(n: u32): f64 {
   if (n == 19) return failedReadOnly ? 1 : 0;
   if (n == 20) return <f64>leafBlocks;
   if (n == 21) return <f64>ticketCount;
+  if (n == 22) return healedBlocks;
+  if (n == 23) return scrubDone;
+  if (n == 24) return scrubTotal;
   return 0;
 }
 
@@ -312,6 +349,8 @@ export function volumeFigure(id: u32, n: u32): f64 {
   if (n == 0) return <f64>load<u32>(volume, V_SEGMENT_COUNT);
   if (n == 1) return <f64>(load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE));
   if (n == 2) return <f64>liveTotal(id);
+  if (n == 4) return <f64>load<u32>(volume, V_READABLE);
+  if (n == 5) return <f64>load<u32>(volume, V_WRITABLE);
   return <f64>load<u32>(volume, V_STATE);
 }
 

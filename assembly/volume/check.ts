@@ -20,7 +20,7 @@ import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_
 import { liveCount, spacePointer, tableOwns } from '../table/index';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_ROOT_BACK, V_ROOT_FRONT,
-  V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount,
+  V_MEMBERS, V_READABLE, V_SEGMENT_COUNT, CHECK_FOOTER, CHECK_HEADERS, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
@@ -44,7 +44,15 @@ const KIND_FOOTER: u32 = 4;
 const KIND_DATA: u32 = 5;
 const KIND_UNBACKED: u32 = 6;
 
-function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f64, bytes: f64): void {
+/** Memory for findings is there from here on. */
+export function findingsBegin(): void {
+  if (!ring) ring = allocate(RING * FINDING_BYTES);
+}
+
+/** More findings than the host should leave there. */
+export function findingsMany(): bool { return ringCount > RING / 4; }
+
+export function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f64, bytes: f64): void {
   if (ringCount == RING) return; // the caller leaves room; a step adds at most one segment's worth
   let at = ring + ringCount++ * FINDING_BYTES;
   store<u32>(at, code);
@@ -72,25 +80,20 @@ export function checkStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
-      if (available() < RING * FINDING_BYTES + 131072) return needMemory(RING * FINDING_BYTES + 131072);
+      if (available() < RING * FINDING_BYTES + 1310720) return needMemory(RING * FINDING_BYTES + 1310720);
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
         if (checkpointOwner || rootOwner) return WAIT;
         checkpointHold(ticket);
         rootHold(ticket);
       }
-      if (!ring) ring = allocate(RING * FINDING_BYTES);
+      findingsBegin();
       planClear(ticket);
-      let area = allocateAligned(8 * BLOCK_BYTES, BLOCK_BYTES);
+      let copies: u32 = 0;
+      for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(load<u32>(rootHome(home), V_READABLE)) * 4;
+      let area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
       store<u32>(ticket, area, T_D);
-      for (let home: u32 = 0; home < 2; home++) {
-        let volume = rootHome(home);
-        if (!volume) continue;
-        for (let copy: u32 = 0; copy < 4; copy++) {
-          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-          planAdd(ticket, READ, handleOf(volume), offset, area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
-        }
-      }
+      for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) planRootReads(ticket, rootHome(home), area);
       store<u32>(ticket, 1, T_STATE);
       return PLAN;
     } else if (state == 1) {
@@ -132,7 +135,7 @@ export function checkStep(ticket: u32): u32 {
       store<u32>(ticket, 2, T_STATE);
     } else if (state == 4) {
       planClear(ticket);
-      if (ringCount > RING / 4) return PLAN; // let the host take what there is
+      if (findingsMany()) return PLAN; // let the host take what there is
       if (!segmentFind(ticket)) return DONE;
       checkedAt = sequence;
       let volume = volumeAt(load<u32>(ticket, T_A));
@@ -180,6 +183,17 @@ export function checkStep(ticket: u32): u32 {
   }
 }
 
+/** Reads all root copies of a volume: front A and B, back A and B of each readable member, one after the other behind `area`. */
+export function planRootReads(ticket: u32, volume: u32, area: u32): void {
+  for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+    if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+    for (let copy: u32 = 0; copy < 4; copy++) {
+      let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+      planAdd(ticket, READ, handleOf(volume) + member, offset, area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+    }
+  }
+}
+
 /** Plans the reads of both copies of up to 32 pages; false when all were read. */
 function pagesPlan(ticket: u32, ranges: bool): bool {
   planClear(ticket);
@@ -203,7 +217,7 @@ function pagesPlan(ticket: u32, ranges: bool): bool {
       if (ranges) finding(0, KIND_PAGE, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
       else {
         store<u32>(pageNodes + ((taken * 2 + copy) << 2), at);
-        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, BLOCK_BYTES);
+        planChecked(ticket, READ, volume, block, load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, 1, CHECK_PAGE, at + <u32>N_CHECKSUM);
       }
     }
     taken++;
@@ -261,13 +275,13 @@ function wasOpen(fill: u64): bool {
 function planFooter(ticket: u32, volume: u32, index: u32): void {
   let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
   store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
-  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS))), load<u32>(ticket, T_D), blocks << BLOCK_SHIFT);
+  planChecked(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), load<u32>(ticket, T_D), blocks, CHECK_FOOTER, segmentOf(volume, index) + <u32>SEG_FILL);
 }
 
 function planHeaders(ticket: u32, volume: u32, index: u32): void {
   let blocks = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
   store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
-  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), load<u32>(ticket, T_D), blocks << BLOCK_SHIFT);
+  planChecked(ticket, READ, volume, blockOf(volume, index, 0), load<u32>(ticket, T_D), blocks, CHECK_HEADERS, segmentOf(volume, index) + <u32>SEG_FILL);
 }
 
 /** Slot entries of the segment from its footer or its headers; false: the footer is bad (said), read the headers. */
@@ -348,7 +362,7 @@ function slotsPlan(ticket: u32, ranges: bool): bool {
   for (let i: u32 = 0; i < slotCount; i++) {
     let block = blockOf(volume, index, load<u16>(slotBatch + (i << 1)));
     if (ranges) finding(0, KIND_DATA, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
-    else planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES);
+    else planBlocks(ticket, READ, volume, block, load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), 1);
   }
   return true;
 }

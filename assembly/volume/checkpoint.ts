@@ -23,7 +23,7 @@ import {
 } from '../table/index';
 import { NODE_BYTES } from '../format/page';
 import {
-  META, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, SEG_VICTIM, TABLE_CHUNK, VOLUME_ACTIVE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_TABLE_IMAGES, freeTotal, segmentBlocksMost, segmentFree, segmentOf, volumeAt, volumeCount,
+  META, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_META_LIVE, SEG_PINS, SEG_STATE, SEG_STREAM, SEG_USED, SEG_VICTIM, TABLE_CHUNK, VOLUME_ACTIVE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_TABLE_IMAGES, freeTotal, segmentBlocksMost, segmentFree, segmentOf, volumeAt, volumeCount,
 } from '../log/volumes';
 import {
   B_FILL, B_SEGMENT, B_VOLUME, bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBytes,
@@ -254,7 +254,7 @@ function abort(): void {
     let volume = volumeAt(i);
     for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
       let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER)) segmentFree(volume, segment);
+      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER) && !load<u32>(segment, SEG_PINS)) segmentFree(volume, segment);
     }
   }
 }

@@ -10,14 +10,14 @@ import { allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_STATE, T_VALUE, planAdd, planClear, planResult } from '../abi/ticket';
+import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
 import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, handleOf,
-  offsetOf, segmentOf, volumeAt, volumeCount,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, planBlocks,
+  segmentOf, volumeAt, volumeCount,
 } from '../log/volumes';
 import {
   B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
@@ -27,6 +27,7 @@ import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
 import { admitSurvivor, compactionCount, segmentGain } from './admit';
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
+import { rescueRun } from './striped';
 import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake } from './sums';
 
 /** Blocks of the batch that were moved: a field of the flush sub-operation, which compaction does not run. */
@@ -76,6 +77,7 @@ export function choose(eager: u32): bool {
 const batch: usize = memory.data(512);
 let batchCount: u32 = 0;
 let nextSlot: u32 = 0;
+let soundSlots: u32 = 0; // of the batch, verified already
 
 export function compactStep(ticket: u32): u32 {
   while (true) {
@@ -128,7 +130,7 @@ export function compactStep(ticket: u32): u32 {
       for (let i: u32 = 1; i <= batchCount; i++) {
         if (i < batchCount && load<u16>(batch + (i << 1)) == load<u16>(batch + ((i - 1) << 1)) + 1) continue;
         let slot = <u32>load<u16>(batch + (first << 1));
-        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, slot)), area + (first << BLOCK_SHIFT), (i - first) << BLOCK_SHIFT);
+        planBlocks(ticket, READ, volume, blockOf(volume, index, slot), area + (first << BLOCK_SHIFT), i - first);
         first = i;
       }
       store<u32>(ticket, 4, T_STATE);
@@ -138,16 +140,22 @@ export function compactStep(ticket: u32): u32 {
       let index = load<u32>(ticket, T_B);
       let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
       for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
-        if (planResult(ticket, i)) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
+        if (planResult(ticket, i) && !load<u32>(ticket, T_RESCUE)) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
       }
-      for (let i: u32 = 0; i < batchCount; i++) {
+      for (let i = soundSlots; i < batchCount; i++) {
         let slot = <u32>load<u16>(batch + (i << 1));
         let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
         let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
-        if (xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) != entrySum(entry)) {
-          return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
+        let content = load<u32>(ticket, T_D) + (i << BLOCK_SHIFT);
+        if (!load<u32>(ticket, T_RESCUE) && xxh64(content, BLOCK_BYTES, seed) == entrySum(entry)) continue;
+        let status = rescueRun(ticket, volume, segmentOf(volume, index), blockOf(volume, index, slot), content, seed, entrySum(entry));
+        if (status == FAILED) return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
+        if (status != DONE) {
+          soundSlots = i;
+          return status;
         }
       }
+      soundSlots = 0;
       // A record names one source: what another victim left open is closed while there is room for a header.
       let open = openBuffer(STREAM_SURVIVOR);
       if (open && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
@@ -217,6 +225,7 @@ function move(ticket: u32, index: u32): void {
 }
 
 function release(ticket: u32): void {
+  soundSlots = 0;
   let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
   store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
   if (load<u32>(ticket, T_C)) free(load<u32>(ticket, T_C));

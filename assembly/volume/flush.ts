@@ -15,20 +15,20 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { FLUSH, T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planAdd, planClear, planDevice } from '../abi/ticket';
-import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
+import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planMarked } from '../abi/ticket';
+import { BLOCK_BYTES } from '../format/constants';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
   R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSlots,
 } from '../format/record';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_MEMBERS, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE,
-  blockOf, handleOf, offsetOf, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_WRITABLE,
+  blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
-  B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
+  B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
   headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
   slotsTake, starts, unflushedBytes,
 } from '../log/writer';
@@ -49,7 +49,7 @@ let pendingAttempt: u32 = 0;
 export function dirtyAnywhere(): bool {
   if (writeFailed || deviceFlushFailed || cutsPending) return true;
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
-    if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferReady(buffer)) return true;
+    if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferFinal(buffer)) return true;
   }
   return false;
 }
@@ -88,10 +88,11 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       recordClose(1);
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       planClear(ticket);
+      for (let stream: u32 = 0; stream < STREAM_META + 2; stream++) if (stream < STREAM_META || everything) bufferPad(stream);
       for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
         if (load<u32>(buffer, B_DETACHED)) continue;
         planWrite(ticket, buffer);
-        store<u32>(buffer, load<u32>(buffer, B_FILL), B_FLUSHING);
+        store<u32>(buffer, load<u32>(buffer, B_SUBMITTED), B_FLUSHING);
         if (load<u32>(buffer, B_STREAM) < STREAM_META && !load<u32>(buffer, B_SEALED)) store<u64>(buffer, chainOf(load<u32>(buffer, B_STREAM)), B_FLUSHING_CHAIN);
       }
       store<u32>(ticket, 3, T_FLUSH_STATE);
@@ -116,7 +117,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
         }
         for (let i: u32 = 0; i < planCountOf(ticket); i++) {
           let volume = volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX);
-          store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (planDevice(ticket, i) % MEMBER_COUNT_MAX)), V_DIRTY);
+          store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, false, planDevice(ticket, i)), V_DIRTY);
         }
         let status = flushFailed(ticket, load<u32>(ticket, T_RESULT));
         if (status != DONE) return status;
@@ -174,9 +175,9 @@ function planWrite(ticket: u32, buffer: u32): bool {
   let to = bufferReady(buffer);
   if (from >= to) return false;
   let volume = load<u32>(buffer, B_VOLUME);
-  planAdd(ticket, WRITE, handleOf(volume), offsetOf(volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from)), slotAddress(buffer, from), (to - from) << BLOCK_SHIFT);
+  planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from), slotAddress(buffer, from), to - from);
   store<u32>(buffer, to, B_SUBMITTED);
-  store<u32>(volume, load<u32>(volume, V_DIRTY) | 1, V_DIRTY);
+  store<u32>(volume, load<u32>(volume, V_DIRTY) | load<u32>(volume, V_WRITABLE), V_DIRTY);
   return true;
 }
 
@@ -185,7 +186,7 @@ function markWritten(ticket: u32): void {
   for (let i: u32 = 0; i < planCountOf(ticket); i++) {
     let handle = planDevice(ticket, i);
     let volume = volumeById(handle / MEMBER_COUNT_MAX);
-    store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (handle % MEMBER_COUNT_MAX)), V_DIRTY);
+    store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, planMarked(ticket, i), handle), V_DIRTY);
   }
 }
 
@@ -201,10 +202,7 @@ function planFlushes(ticket: u32): void {
   planClear(ticket);
   for (let i: u32 = 0; i < volumeCount; i++) {
     let volume = volumeAt(i);
-    let dirty = load<u32>(volume, V_DIRTY);
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (dirty & (1 << member)) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
-    }
+    planMemberFlushes(ticket, volume, load<u32>(volume, V_DIRTY));
     store<u32>(volume, 0, V_DIRTY);
   }
 }
@@ -368,6 +366,10 @@ function rehome(stream: u32, old: u32, from: u32, to: u32): bool {
     let header = slotAddress(old, slot);
     let kind = <u32>load<u8>(header, R_KIND);
     let at = load<u64>(header, R_FIRST);
+    if (kind == RECORD_PADDING) {
+      slot += recordSlots(header);
+      continue;
+    }
     recordClose(stream);
     if (kind == RECORD_OPERATION) {
       if (!headerRoom(stream, kind) && !segmentAdvance(stream, true)) return false;

@@ -3,7 +3,8 @@
 //   1. Look the addresses up; pin the segments (so that they are not reused) and the buffers (so that they do not go).
 //   2. Load the checksums of segments that are not in the cache.
 //   3. Read runs of blocks into an aligned area, verify each against its checksum, seeded with its place.
-//   4. A mismatch looks the address up again: if the block moved meanwhile all is read anew, else it is damage.
+//   4. A mismatch looks the address up again: if the block moved meanwhile all is read anew, else it is rebuilt from the other
+//      members of the storage volume and written back; where that gives nothing it is damage.
 //
 // A request is an allocated record of `count` places of 24 bytes behind a head:
 //   place: 0 u32 kind (0 absent, 1 hole, 2 on a device, 3 in a buffer)  4 u32 volume id  8 u32 block  12 u32 birth
@@ -12,18 +13,19 @@
 import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, failAt, needMemory } from '../abi/status';
-import { READ, T_RESULT, planAdd, planClear, planResult } from '../abi/ticket';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory } from '../abi/status';
+import { READ, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { KIND_MAPPED, foundBirth, foundBlock, foundVolume, tableResolve, tableResolveRange } from '../table/index';
 import {
-  SEG_BUFFER, SEG_FILL, SEG_PINS, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, sumsOf, volumeById, SEG_USED,
+  SEG_BUFFER, SEG_FILL, SEG_PINS, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED,
 } from '../log/volumes';
 import { B_ENTRIES, B_FILL, B_LOADED, B_PINS, slotAddress } from '../log/writer';
 import { ENTRY_BYTES, entrySum } from '../format/record';
 import { C_CORRUPT_FOUND, C_READ_RETRIED } from '../log/counting';
 import { bufferRelease } from './flush';
+import { rescueRun } from './striped';
 import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, sumsInstall } from './sums';
 
 export const GATHER_BLOCKS_MAX: u32 = 256;
@@ -37,6 +39,7 @@ const Q_STATE: usize = 20;
 const Q_AREA: usize = 24;
 const Q_SCANS: usize = 28; // number of segments being scanned
 const Q_RETRIES: usize = 32;
+const Q_SOUND: usize = 36; // places before this one are verified
 const Q_SCAN_LIST: usize = 40; // 16 × {u32 volume, u32 segment, u32 area}
 const Q_HEAD: u32 = 240; // 40 + 16 * 12, rounded
 
@@ -190,6 +193,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       // All sums are here: read the blocks.
       let area = allocateAligned(count << BLOCK_SHIFT, BLOCK_BYTES);
       store<u32>(request, area, Q_AREA);
+      store<u32>(request, 0, Q_SOUND);
       let runVolume: u32 = 0;
       let runBlock: u32 = 0;
       let runFirst: u32 = 0;
@@ -205,13 +209,13 @@ export function gatherRun(ticket: u32, request: u32): u32 {
             runLength++;
             continue;
           }
-          if (runLength) planAdd(ticket, READ, handleOf(runVolume), offsetOf(runVolume, runBlock), area + (runFirst << BLOCK_SHIFT), runLength << BLOCK_SHIFT);
+          if (runLength) planBlocks(ticket, READ, runVolume, runBlock, area + (runFirst << BLOCK_SHIFT), runLength);
           runVolume = volume;
           runBlock = block;
           runFirst = i;
           runLength = 1;
         } else if (runLength) {
-          planAdd(ticket, READ, handleOf(runVolume), offsetOf(runVolume, runBlock), area + (runFirst << BLOCK_SHIFT), runLength << BLOCK_SHIFT);
+          planBlocks(ticket, READ, runVolume, runBlock, area + (runFirst << BLOCK_SHIFT), runLength);
           runLength = 0;
         }
       }
@@ -249,8 +253,21 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         continue;
       }
       if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, volume, block);
-      countPath(C_CORRUPT_FOUND);
-      return failAt(ERROR_CORRUPT, volume, block);
+      store<u32>(request, bad, Q_SOUND);
+      if (sumsGone || !expect(request, bad)) return failAt(ERROR_CORRUPT, volume, block);
+      store<u32>(request, 5, Q_STATE);
+    } else if (state == 5) {
+      let bad = load<u32>(request, Q_SOUND);
+      let place = gatherPlace(request, bad);
+      let volume = volumeById(load<u32>(place, 4));
+      let block = load<u32>(place, 8);
+      let status = expect(request, bad) ? rescueRun(ticket, volume, segmentAt(place), block, load<u32>(place, 16), expectedSeed, expectedSum) : FAILED;
+      if (status != DONE && status != FAILED) return status;
+      if (status == FAILED) {
+        countPath(C_CORRUPT_FOUND);
+        return failAt(ERROR_CORRUPT, load<u32>(place, 4), block);
+      }
+      store<u32>(request, 3, Q_STATE);
     } else return DONE;
   }
 }
@@ -262,27 +279,32 @@ let sumsGone: bool = false;
 function verify(ticket: u32, request: u32): u32 {
   let failed = load<u32>(ticket, T_RESULT) != 0;
   sumsGone = false;
-  for (let i: u32 = 0; i < load<u32>(request, Q_COUNT); i++) {
+  for (let i: u32 = load<u32>(request, Q_SOUND); i < load<u32>(request, Q_COUNT); i++) {
     let place = gatherPlace(request, i);
     if (load<u32>(place) != KIND_MAPPED) continue;
-    if (failed) return i; // one of the reads failed: the whole request did
-    let volume = volumeById(load<u32>(place, 4));
-    let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
-    let block = load<u32>(place, 8);
-    let index = block / segmentBlocks;
-    let slot = block - index * segmentBlocks;
-    let segment = segmentOf(volume, index);
-    let sums = sumsOf(segment);
-    let buffer = load<u32>(segment, SEG_BUFFER);
-    if ((!sums && !buffer) || slot >= <u32>load<u16>(segment, SEG_USED)) {
-      sumsGone = !sums && !buffer;
-      return i;
-    }
-    let expected = sums ? load<u64>(sums + (slot << 3)) : entrySum(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES);
-    let seed = blockSeed(load<u64>(segment, SEG_FILL), slot, load<u64>(request, Q_BLOCK) + <u64>i, load<u32>(place, 12));
-    if (xxh64(load<u32>(place, 16), BLOCK_BYTES, seed) != expected) return i;
+    if (failed || !expect(request, i)) return i; // when one of the reads failed the whole request did
+    if (xxh64(load<u32>(place, 16), BLOCK_BYTES, expectedSeed) != expectedSum) return i;
   }
   return 0xffffffff;
+}
+
+let expectedSeed: u64 = 0;
+let expectedSum: u64 = 0;
+/** What the checksum of a place is, and its seed. False: nothing is known of it. */
+function expect(request: u32, index: u32): bool {
+  let place = gatherPlace(request, index);
+  let volume = volumeById(load<u32>(place, 4));
+  let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
+  let block = load<u32>(place, 8);
+  let slot = block % segmentBlocks;
+  let segment = segmentOf(volume, block / segmentBlocks);
+  let sums = sumsOf(segment);
+  let buffer = load<u32>(segment, SEG_BUFFER);
+  sumsGone = !sums && !buffer;
+  if (sumsGone || slot >= <u32>load<u16>(segment, SEG_USED)) return false;
+  expectedSum = sums ? load<u64>(sums + (slot << 3)) : entrySum(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES);
+  expectedSeed = blockSeed(load<u64>(segment, SEG_FILL), slot, load<u64>(request, Q_BLOCK) + <u64>index, load<u32>(place, 12));
+  return true;
 }
 
 /** Whether place 0 still is what the table says: nobody wrote the block since it was gathered. */

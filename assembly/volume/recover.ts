@@ -18,8 +18,8 @@ import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory } from '../abi/status';
-import { FLUSH, READ, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory } from '../abi/status';
+import { READ, T_A, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -33,15 +33,20 @@ import {
   FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT, pagePlausible,
 } from '../format/page';
 import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
-import { FREE, SEG_STATE, TABLE_CHUNK, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
+import { FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_MEMBERS, V_READABLE, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, planChecked, planMemberFlushes, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
 import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
-import { listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
+import { planRootReads } from './check';
+import { checkpointRun, listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
 import { collectFree } from './flush';
-import { MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
+import { failedReadOnly, MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
 import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
-import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet } from './root';
+import { checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet } from './root';
+import { CUT_MAX } from '../format/root';
+import { C_CHECKPOINT_AT_OPEN } from '../log/counting';
+import { same } from './striped';
+import { tailRun } from './mend';
 import { stateImageRead, stateInitialize } from './state';
 
 import { TREE_ROOM, listReference, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeSize, treeSweep, levelCount } from './tree';
@@ -88,6 +93,12 @@ const identityWanted: usize = memory.data(16);
 let forWriting: bool = false;
 
 export function openStep(ticket: u32, identity: usize): u32 {
+  if (load<u32>(ticket, T_A) == 2) {
+    let status = checkpointRun(ticket, false);
+    if (status != DONE && (status != FAILED || failedReadOnly)) return status; // without room for it things stay as they are
+    store<u32>(ticket, 9, T_STATE);
+    store<u32>(ticket, 3, T_A);
+  }
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
@@ -96,25 +107,17 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       store<u32>(ticket, 1, T_STATE);
       if (forWriting && !(PLANTS && planted == PLANT_NO_FLUSH_AT_OPEN)) {
-        for (let i: u32 = 0; i < volumeCount; i++) {
-          let volume = volumeAt(i);
-          for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
-        }
+        for (let i: u32 = 0; i < volumeCount; i++) planMemberFlushes(ticket, volumeAt(i), 0xffffffff);
         return PLAN;
       }
     } else if (state == 1) {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
-      let copies = volumeCount * 4;
+      let copies: u32 = 0;
+      for (let i: u32 = 0; i < volumeCount; i++) copies += <u32>popcnt(load<u32>(volumeAt(i), V_READABLE)) * 4;
       if (available() < copies * BLOCK_BYTES + 65536) return needMemory(copies * BLOCK_BYTES + 65536);
       planClear(ticket);
       area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
-      for (let i: u32 = 0; i < volumeCount; i++) {
-        let volume = volumeAt(i);
-        for (let copy: u32 = 0; copy < 4; copy++) {
-          let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-          planAdd(ticket, READ, handleOf(volume), offset, area + (i * 4 + copy) * BLOCK_BYTES, BLOCK_BYTES);
-        }
-      }
+      for (let i: u32 = 0; i < volumeCount; i++) planRootReads(ticket, volumeAt(i), area);
       planCopies = copies;
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
@@ -134,7 +137,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
-        if (volume) planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+        if (volume) planMemberFlushes(ticket, volume, 0xffffffff);
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
@@ -165,7 +168,10 @@ export function openStep(ticket: u32, identity: usize): u32 {
       }
       store<u32>(ticket, 8, T_STATE);
     } else if (state == 8) {
-      let status = continueRun(ticket);
+      let status = load<u32>(ticket, T_A) ? DONE : tailRun(ticket);
+      if (status != DONE) return status;
+      store<u32>(ticket, 1, T_A);
+      status = continueRun(ticket);
       if (status != DONE) return status;
       incarnationSet(incarnation + 1);
       incarnationStartSet(sequence);
@@ -173,8 +179,18 @@ export function openStep(ticket: u32, identity: usize): u32 {
       listsRenew();
       store<u32>(ticket, 9, T_STATE);
     } else {
-      let status = rootRun(ticket);
-      if (status != DONE) return status;
+      // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many stripes
+      // were left half filled by crashes: a root has room for so many cuts.
+      if (load<u32>(ticket, T_A) == 1) {
+        let status = rootRun(ticket);
+        if (status != DONE) return status;
+        if (cutCount > CUT_MAX / 2) {
+          count(C_CHECKPOINT_AT_OPEN);
+          store<u32>(ticket, 2, T_A);
+          store<u32>(ticket, 0, T_STATE);
+          return openStep(ticket, identity);
+        }
+      }
       modeSet(MODE_WRITE);
       collectFree();
       return DONE;
@@ -232,15 +248,16 @@ function planHeal(ticket: u32): bool {
     for (let home: u32 = 0; home < 2; home++) {
       let volume = rootHome(home);
       if (!volume) continue;
-      let index: u32 = 0;
-      while (volumeAt(index) != volume) index++;
-      for (let back: u32 = 0; back < 2; back++) {
-        let root = area + (index * 4 + back * 2 + slot) * BLOCK_BYTES;
-        let same = true;
-        for (let at: u32 = 0; at < BLOCK_BYTES && same; at += 8) same = load<u64>(root + at) == load<u64>(openedRoot + at);
-        if (same) continue;
-        wrong++;
-        if (pass) planAdd(ticket, WRITE, handleOf(volume), load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
+      let first = area;
+      for (let index: u32 = 0; volumeAt(index) != volume; index++) first += <u32>popcnt(load<u32>(volumeAt(index), V_READABLE)) * 4 * BLOCK_BYTES;
+      for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+        if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+        for (let back: u32 = 0; back < 2; back++) {
+          if (same(first + (back * 2 + slot) * BLOCK_BYTES, <u32>openedRoot)) continue;
+          wrong++;
+          if (pass) planAdd(ticket, WRITE, handleOf(volume) + member, load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
+        }
+        first += 4 * BLOCK_BYTES;
       }
     }
   }
@@ -371,7 +388,7 @@ function planPage(ticket: u32, index: u32, into: u32, second: bool): bool {
   let volume = volumeById(load<u16>(at + <u32>(second ? N_VOLUME_B : N_VOLUME_A)));
   let block = load<u32>(at + <u32>(second ? N_BLOCK_B : N_BLOCK_A));
   if (!volume || block / load<u32>(volume, V_SEGMENT_BLOCKS) >= load<u32>(volume, V_SEGMENT_COUNT)) return false;
-  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), into, BLOCK_BYTES);
+  planChecked(ticket, READ, volume, block, into, 1, CHECK_PAGE, at + <u32>N_CHECKSUM);
   return true;
 }
 

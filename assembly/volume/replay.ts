@@ -4,13 +4,13 @@ import { allocate, allocateAligned, available, free, resize } from '../std/alloc
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, MEMORY, PLAN, fail, failAt, needMemory } from '../abi/status';
-import { FLUSH, READ, T_RESULT, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, needMemory } from '../abi/status';
+import { READ, T_RESULT, WRITE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
 import {
   FOOTER_FIXED_BYTES, F_DURABLE, F_INCARNATION, F_LAST, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS,
-  SLOT_HEADER, footerVerify,
+  SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify,
 } from '../format/footer';
 import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION, R_KIND,
@@ -24,24 +24,24 @@ import {
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS,
-  V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
 } from '../log/volumes';
 import {
-  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
+  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
   footerBuild, incarnation, nextCountSet, sequenceSet, starts,
 } from '../log/writer';
 import {
-  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
+  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
-import { FILL_MARGIN, cutFind, incarnationStart, openedRoot, startSequence } from './root';
+import { FILL_MARGIN, cutAdd, cutFind, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
 import { metaRecount } from './tree';
 
 export let replayedEntries: f64 = 0;
 
-// A segment of the walk, 48 bytes.
+// A segment of the walk, 56 bytes.
 const W_VOLUME: usize = 0;
 const W_SEGMENT: usize = 4;
 const W_MODE: usize = 8; // 1 from its footer, 2 from its headers
@@ -50,7 +50,8 @@ const W_END: usize = 16; // slot behind the last sound record
 const W_FILL: usize = 24; // u64
 const W_CHAIN: usize = 32; // u64, chain at W_FIRST
 const W_CHAIN_END: usize = 40; // u64, chain at W_END
-const W_BYTES: u32 = 48;
+const W_UNSURE: usize = 48; // slot + 1 of its first record that nobody vouches for: it may not be on all members
+const W_BYTES: u32 = 56;
 
 const walks: usize = memory.data(8); // per stream: array of items
 const walkCounts: usize = memory.data(8);
@@ -195,8 +196,7 @@ function probeRun(ticket: u32): u32 {
       if (available() < room) return needMemory(room);
       planClear(ticket);
       area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
-      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, dataSlots)), area, footerBlocks << BLOCK_SHIFT);
-      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area + (footerBlocks << BLOCK_SHIFT), BLOCK_BYTES);
+      planEnds(ticket, volume, index, entry + 8);
       probeState = 1;
       return PLAN;
     }
@@ -208,7 +208,7 @@ function probeRun(ticket: u32): u32 {
         free(area);
         planClear(ticket);
         area = allocateAligned(dataSlots << BLOCK_SHIFT, BLOCK_BYTES);
-        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area, dataSlots << BLOCK_SHIFT);
+        planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, dataSlots, CHECK_HEADERS, entry + 8);
         probeState = 2;
         return PLAN;
       }
@@ -250,6 +250,7 @@ export function walkRun(ticket: u32): u32 {
       let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2;
       if (available() < room) return needMemory(room);
       planClear(ticket);
+      store<u64>(walkFill, nextFill);
       if (cutFind(nextFill)) {
         planWhole(ticket, volume);
         walkState = 2;
@@ -258,8 +259,7 @@ export function walkRun(ticket: u32): u32 {
       // The footer, and the first header: one of them says whether there is anything.
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
       area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
-      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS))), area, footerBlocks << BLOCK_SHIFT);
-      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, 0)), area + (footerBlocks << BLOCK_SHIFT), BLOCK_BYTES);
+      planEnds(ticket, volume, nextSegment, walkFill);
       walkState = 1;
       return PLAN;
     }
@@ -384,8 +384,16 @@ function itemAdd(volume: u32, mode: u32, end: u32): u32 {
 function planWhole(ticket: u32, volume: u32): void {
   let blocks = load<u32>(volume, V_DATA_SLOTS);
   area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
-  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, nextSegment, 0)), area, blocks << BLOCK_SHIFT);
+  planChecked(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks, CHECK_RECORDS, walkFill);
 }
+
+/** The footer of a segment, and its first header behind it. */
+function planEnds(ticket: u32, volume: u32, index: u32, fill: usize): void {
+  let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
+  planChecked(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), area, blocks, CHECK_FOOTER, fill);
+  planChecked(ticket, READ, volume, blockOf(volume, index, 0), area + (blocks << BLOCK_SHIFT), 1, CHECK_FIRST, fill);
+}
+const walkFill: usize = memory.data(8, 8); // of the segment at hand
 
 // ---- replay: a cursor per stream ---------------------------------------------------------------------------------
 
@@ -469,6 +477,7 @@ export function replayRun(ticket: u32): u32 {
         let state = load<u32>(at, K_STATE);
         if (state == 1 || state == 2) break;
         let status = advance(ticket, which, at);
+        if (status == DONE && load<u32>(at, K_STATE) == 1 && !load<u32>(at, K_COUNT)) pass(which, at);
         if (status == DONE) continue;
         if (status == PLAN || (status == MEMORY && plans)) { plans = true; break; }
         return status;
@@ -520,10 +529,11 @@ export function replayRun(ticket: u32): u32 {
 
 let planned: u32 = 0; // reads of the plan at hand that no cursor has taken yet
 
-function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32): void {
+function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32, check: u32): void {
   if (planned == 0) planClear(ticket);
   store<u32>(at, load<u32>(ticket, 44), K_PLAN);
-  planAdd(ticket, READ, handleOf(volume), offsetOf(volume, block), into, blocks << BLOCK_SHIFT);
+  let item = walkAt(at == cursor(1) ? 1 : 0, load<u32>(at, K_ITEM));
+  planChecked(ticket, READ, volume, block, into, blocks, check, item + <u32>W_FILL);
   planned++;
 }
 
@@ -586,7 +596,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     let room = (blocks << BLOCK_SHIFT) + 65536;
     if (available() < room) return needMemory(room);
     store<u32>(at, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), K_AREA);
-    planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks);
+    planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks, mode == 1 ? CHECK_FOOTER : CHECK_RECORDS);
     store<u32>(at, 3, K_STATE);
     return PLAN;
   }
@@ -604,12 +614,12 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
     if (available() < 65536) return needMemory(65536);
     store<u32>(at, allocateAligned(BLOCK_BYTES, BLOCK_BYTES), K_HEADER);
-    planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1);
+    planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1, CHECK_FIRST);
     store<u32>(at, 4, K_STATE);
     return PLAN;
   }
   store<u64>(at, load<u64>(entry, 16), K_FIRST);
-  store<u32>(at, load<u16>(entry, 2), K_COUNT);
+  store<u32>(at, load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING ? 0 : <u32>load<u16>(entry, 2), K_COUNT);
   store<u32>(at, load<u16>(entry, 2), K_BLOCKS);
   store<u64>(at, load<u32>(entry, 4), K_INCARNATION);
   store<u32>(at, 1, K_STATE);
@@ -639,7 +649,7 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
       let room = ((blocks + 1) << BLOCK_SHIFT) + 65536;
       if (available() < room) return needMemory(room);
       store<u32>(at, allocateAligned((blocks + 1) << BLOCK_SHIFT, BLOCK_BYTES), K_DATA);
-      planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1);
+      planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1, CHECK_RECORDS);
       store<u32>(at, 5, K_STATE);
       return PLAN;
     }
@@ -674,6 +684,13 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
 function headerOf(item: u32, at: usize): u32 {
   if (load<u32>(item, W_MODE) == 2) return load<u32>(at, K_AREA) + (load<u32>(at, K_SLOT) << BLOCK_SHIFT);
   return load<u32>(at, K_HEADER);
+}
+
+/** Padding has no place in the order: the stream just goes on behind it. */
+function pass(which: u32, at: usize): void {
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  let header = headerOf(item, at);
+  taken(which, at, item, header, load<u32>(at, K_SLOT) + 1 + load<u32>(at, K_BLOCKS));
 }
 
 function apply(which: u32, at: usize): u32 {
@@ -741,8 +758,17 @@ function apply(which: u32, at: usize): u32 {
     store<u8>(segment, <u8>which, SEG_STREAM);
   }
   if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
-  slot += 1 + blocks;
   store<u64>(segment, last, SEG_LAST);
+  if (last > durableMost && !load<u32>(item, W_UNSURE)) store<u32>(item, slot + 1, W_UNSURE);
+  taken(which, at, item, header, slot + 1 + blocks);
+  return DONE;
+}
+
+/** The cursor goes behind a record: up to here the segment is in use. */
+function taken(which: u32, at: usize, item: u32, header: u32, slot: u32): void {
+  let volume = load<u32>(item, W_VOLUME);
+  let index = load<u32>(item, W_SEGMENT);
+  let segment = segmentOf(volume, index);
   store<u16>(segment, <u16>slot, SEG_USED);
   let whole = load<u32>(item, W_MODE) == 1 && slot == load<u32>(item, W_END);
   store<u8>(segment, whole ? <u8>SEG_HAS_FOOTER : 0, SEG_FLAGS);
@@ -754,7 +780,6 @@ function apply(which: u32, at: usize): u32 {
   if (slot == load<u32>(item, W_END)) store<u64>(at, load<u64>(item, W_CHAIN_END), K_CHAIN);
   dropRecord(at);
   store<u32>(at, 0, K_STATE);
-  return DONE;
 }
 
 /** Both streams have ended. A log that ends before what is known to be durable is damaged. */
@@ -816,6 +841,35 @@ function standing(which: u32): u32 {
   return walkAt(which, item);
 }
 
+// Segments of the tail, one after the other, for volume/mend.ts: those with records that nobody vouches for, from there on,
+// and footers that may have been written after the last flush that is known.
+export let tailVolume: u32 = 0;
+export let tailSegment: u32 = 0;
+export let tailSlot: u32 = 0;
+let tailStream: u32 = 0;
+let tailAt: u32 = 0;
+export function tailNext(): bool {
+  while (!clean && tailStream < 2) {
+    let total = walkCount(tailStream);
+    if (tailAt >= total || tailAt > load<u32>(cursor(tailStream), K_ITEM)) {
+      tailStream++;
+      tailAt = 0;
+      continue;
+    }
+    let item = walkAt(tailStream, tailAt++);
+    tailVolume = load<u32>(item, W_VOLUME);
+    tailSegment = load<u32>(item, W_SEGMENT);
+    tailSlot = load<u32>(item, W_UNSURE);
+    let segment = segmentOf(tailVolume, tailSegment);
+    if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u64>(segment, SEG_FILL) != load<u64>(item, W_FILL)) continue;
+    if (tailSlot) tailSlot--;
+    else if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER && (tailAt + 1 >= total || load<u32>(walkAt(tailStream, tailAt), W_UNSURE))) tailSlot = load<u32>(tailVolume, V_DATA_SLOTS);
+    else continue;
+    return true;
+  }
+  return false;
+}
+
 let mendStream: u32 = 0;
 let mendItem: u32 = 0;
 let mendState: u32 = 0;
@@ -846,13 +900,14 @@ function mendFooters(ticket: u32): u32 {
       if (available() < room) return needMemory(room);
       planClear(ticket);
       area = allocateAligned((used + footerBlocks) << BLOCK_SHIFT, BLOCK_BYTES);
-      planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, index, 0)), area, used << BLOCK_SHIFT);
+      planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, used, CHECK_HEADERS, item + <u32>W_FILL);
       mendState = 1;
       return PLAN;
     }
     if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, 0));
     if (mendState == 1) {
       let entries = allocate(used * ENTRY_BYTES + 8);
+      memory.fill(entries, 0, used * ENTRY_BYTES);
       if (headersToEntries(area, volume, index, used, load<u64>(item, W_FILL), entries) != used) {
         return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, 0));
       }
@@ -865,13 +920,13 @@ function mendFooters(ticket: u32): u32 {
       );
       free(entries);
       planClear(ticket);
-      planAdd(ticket, WRITE, handleOf(volume), offsetOf(volume, blockOf(volume, index, dataSlots)), footer, footerBlocks << BLOCK_SHIFT);
+      planBlocks(ticket, WRITE, volume, blockOf(volume, index, dataSlots), footer, footerBlocks);
       mendState = 2;
       return PLAN;
     }
     if (mendState == 2) {
       planClear(ticket);
-      planAdd(ticket, FLUSH, handleOf(volume), 0, 0, 0);
+      planMemberFlushes(ticket, volume, 0xffffffff);
       mendState = 3;
       return PLAN;
     }
@@ -915,7 +970,7 @@ export function continueRun(ticket: u32): u32 {
       planClear(ticket);
       area = allocateAligned(max(slots, 1) << BLOCK_SHIFT, BLOCK_BYTES);
       if (slots) {
-        planAdd(ticket, READ, handleOf(volume), offsetOf(volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0)), area, slots << BLOCK_SHIFT);
+        planChecked(ticket, READ, volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0), area, slots, CHECK_HEADERS, item + <u32>W_FILL);
         return PLAN;
       }
     }
@@ -928,6 +983,21 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
+    if (slots % load<u32>(volume, V_UNIT)) {
+      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. The stream goes on elsewhere.
+      if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
+      free(area);
+      if (!segmentAdvance(which, true)) return fail(ERROR_NO_SPACE);
+      let fresh = openBuffer(which);
+      let freshVolume = load<u32>(fresh, B_VOLUME);
+      let freshSegment = load<u32>(fresh, B_SEGMENT);
+      if (!cutAdd(load<u32>(volume, V_ID), slots, index, fill, load<u32>(freshVolume, V_ID), which, freshSegment, load<u64>(segmentOf(freshVolume, freshSegment), SEG_FILL))) {
+        return fail(ERROR_LIMIT);
+      }
+      count(C_STRIPE_CUT);
+      continueState++;
+      continue;
+    }
     let buffer = bufferOpen(which, volume, index, fill);
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
@@ -966,6 +1036,7 @@ function openMeta(): void {
     let volume = volumeById(load<u16>(record));
     let index = load<u32>(record, 4);
     let slot = <u32>load<u16>(record, 2);
+    if (volume) slot = ((slot + load<u32>(volume, V_UNIT) - 1) / load<u32>(volume, V_UNIT)) * load<u32>(volume, V_UNIT);
     if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT) || slot >= load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
     let segment = segmentOf(volume, index);
     if (load<u8>(segment, SEG_STATE) != <u8>META) continue; // nothing in it counts any more: it is free

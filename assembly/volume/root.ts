@@ -9,7 +9,7 @@
 import { allocateAligned } from '../std/allocator';
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { FLUSH, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
+import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
@@ -19,7 +19,7 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, volumeAt, volumeCount,
+  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount,
   SEG_FILL, V_SEGMENT_BLOCKS, segmentOf,
 } from '../log/volumes';
 import {
@@ -217,6 +217,7 @@ function planCopies(ticket: u32, back: bool): void {
     if (!volume) continue;
     let offset = load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>((<u32>generation & 1) * BLOCK_BYTES);
     for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+      if (!(load<u32>(volume, V_WRITABLE) & (1 << member))) continue;
       planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
       metadataWritten(1);
     }
@@ -227,8 +228,7 @@ function planFlushes(ticket: u32): void {
   planClear(ticket);
   for (let home: u32 = 0; home < 2; home++) {
     let volume = rootHome(home);
-    if (!volume) continue;
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+    if (volume) planMemberFlushes(ticket, volume, 0xffffffff);
   }
 }
 

@@ -19,7 +19,7 @@ import {
   N_BLOCK_B, N_CHECKPOINT, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_MAGIC, P_CHECKPOINT, P_COUNT,
   P_KIND, P_LEVEL, P_USED,
 } from '../format/page';
-import { META, SEG_BUFFER, SEG_FLAGS, SEG_META_LIVE, SEG_STATE, SEG_VICTIM, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, segmentFree, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
+import { META, SEG_BUFFER, SEG_FLAGS, SEG_META_LIVE, SEG_PINS, SEG_STATE, SEG_VICTIM, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, segmentFree, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
 import { checkpointNumber } from './root';
@@ -382,7 +382,7 @@ export function metaRecount(release: bool): void {
     let volume = volumeAt(i);
     for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
       let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER)) segmentFree(volume, segment);
+      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER) && !load<u32>(segment, SEG_PINS)) segmentFree(volume, segment);
     }
   }
 }

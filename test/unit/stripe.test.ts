@@ -1,4 +1,4 @@
-// The stripe map, walked; parity against arithmetic on single bytes, written from the definition.
+// The stripe map (assembly/testing/stripe.ts), walked; parity against arithmetic on single bytes, written from the definition.
 import { beforeAll, describe, expect, test } from 'vitest';
 import { testingModule } from './testing-module.ts';
 import { random } from './table.support.ts';
