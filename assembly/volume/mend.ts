@@ -155,13 +155,13 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       if (writes) healOwnerSet(ticket);
       chunk = allocateAligned(room, BLOCK_BYTES);
       planClear(ticket);
+      unread = membersMask(members) & ~load<u32>(volume, V_READABLE); // as it is now: it may change before the answer is here
       for (let member: u32 = 0; member < members; member++) {
-        if (load<u32>(volume, V_READABLE) & (1 << member)) planAdd(ticket, READ, handleOf(volume) + member, rowAt(volume, nextStripe * strip), chunk + member * stride(), stride());
+        if (!(unread & (1 << member))) planAdd(ticket, READ, handleOf(volume) + member, rowAt(volume, nextStripe * strip), chunk + member * stride(), stride());
       }
       stage = 3;
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else if (stage == 3) {
-      unread = membersMask(members) & ~load<u32>(volume, V_READABLE);
       let at: u32 = 0;
       for (let member: u32 = 0; member < members; member++) {
         if (!(unread & (1 << member)) && planResult(ticket, at++)) unread |= 1 << member;
@@ -245,7 +245,7 @@ function expect(slot: u32): u32 {
     if (load<u32>(segment, SEG_BUFFER) || !(load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return ANYTHING;
     return FOOTER;
   }
-  if (slot >= used) return ZEROS;
+  if (slot >= used) return parityOf(level) || footerStripe() != 0xffffffff ? ZEROS : ANYTHING;
   expectedEntry = entries + slot * ENTRY_BYTES;
   let kind = entryKind(expectedEntry);
   if (kind == SLOT_HEADER) {
@@ -297,7 +297,8 @@ function chunkMend(): void {
     for (let column: u32 = 0; column < wide; column++) {
       let slot = stripe * perStripe + column * strip + (row % strip) - first;
       let what = expect(slot);
-      if (what == FOOTER) continue;
+      // Where nobody knows what belongs there, mirrors need not agree: it may never have been written.
+      if (what == FOOTER || (what == ANYTHING && copiesOf(level, members) > 1)) continue;
       let right = MEMBER_NONE;
       for (let copy: u32 = 0; copy < copiesOf(level, members); copy++) {
         let member = memberOf(level, members, stripe, column, copy);
@@ -318,8 +319,10 @@ function chunkMend(): void {
         }
       }
       if (right == MEMBER_NONE) {
-        if (what == ZEROS) right = home;
-        else {
+        if (what == ZEROS) {
+          if (copiesOf(level, members) > 1) continue;
+          right = home;
+        } else {
           resolved = false;
           finding(ERROR_CORRUPT, expectedKind, load<u32>(volume, V_ID), blockOf(volume, index, slot), rowAt(volume, stripe * strip + (row % strip)), <f64>BLOCK_BYTES);
           continue;

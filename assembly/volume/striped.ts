@@ -568,7 +568,8 @@ function look(ticket: u32): u32 {
     let status = rowsBegin(ticket, volume, load<u32>(command, 8) + bad, whole ? commandBlocks(command) : 1);
     if (status != PLAN) return status;
     planClear(ticket);
-    planRows(ticket, volume, unreadable(volume), rowsLow, load<u32>(ticket, T_ROWS), rowsCount << BLOCK_SHIFT);
+    store<u32>(job, unreadable(volume), J_GONE); // as it is now: it may change before the answer is here
+    planRows(ticket, volume, load<u32>(job, J_GONE), rowsLow, load<u32>(ticket, T_ROWS), rowsCount << BLOCK_SHIFT);
     store<u32>(ticket, i, T_JOB);
     store<u32>(job, bad, J_LOW); // the piece's rows are done with
     store<u32>(ticket, ROWS_READ, T_STRIPED);
@@ -612,10 +613,10 @@ function rescueStep(ticket: u32, job: u32, command: u32, state: u32): u32 {
   let block = load<u32>(command, 8) + bad;
   let into = load<u32>(command, 16) + (bad << BLOCK_SHIFT);
   if (state == ROWS_READ) {
-    let lost = unreadable(volume);
+    let lost = load<u32>(job, J_GONE);
     let index: u32 = 0;
     for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (!(unreadable(volume) & (1 << member)) && planResult(ticket, index++)) lost |= 1 << member;
+      if (!(load<u32>(job, J_GONE) & (1 << member)) && planResult(ticket, index++)) lost |= 1 << member;
     }
     planClear(ticket); // what failed is known
     let found = false;
@@ -625,7 +626,7 @@ function rescueStep(ticket: u32, job: u32, command: u32, state: u32): u32 {
       found = tried == TRY && firstBad(job, command) > bad;
     }
     if (!found) {
-      asRead(ticket, volume, block, blocks, into);
+      asRead(ticket, volume, block, blocks, lost, into);
       rowsEnd(ticket);
       store<u32>(job, ALL, J_SOUND);
       return DONE;
@@ -689,11 +690,10 @@ function candidate(ticket: u32, volume: u32, block: u32, blocks: u32, lost: u32,
 }
 
 /** The blocks as they were read. */
-function asRead(ticket: u32, volume: u32, block: u32, blocks: u32, into: u32): void {
+function asRead(ticket: u32, volume: u32, block: u32, blocks: u32, without: u32, into: u32): void {
   rowsSpan(volume, block, blocks);
   piecesBegin(volume, block, blocks);
   let area = load<u32>(ticket, T_ROWS);
-  let without = unreadable(volume);
   while (pieceNext()) {
     let member = pieceMember(without, 0);
     if (member == MEMBER_COUNT_MAX) continue;
@@ -754,7 +754,7 @@ export function rescueRun(ticket: u32, volume: u32, segment: u32, block: u32, in
       found = tried == TRY && (xxh64(into, BLOCK_BYTES, seed) == sum || (PLANTS && planted == PLANT_HEAL_UNVERIFIED));
     }
     if (!found) {
-      asRead(ticket, volume, block, 1, into);
+      asRead(ticket, volume, block, 1, lost, into);
       return rescueEnd(ticket, FAILED);
     }
     count(C_BLOCK_RESCUED);

@@ -59,6 +59,7 @@ const VERB: readonly string[] = [
   'root',
   'merge',
   'check',
+  'scrub',
 ];
 const RESOLVED = Promise.resolve();
 /** `failureVolume` from here on: the failure has no place. */
