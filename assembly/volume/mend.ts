@@ -149,8 +149,8 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
         if (pages && !stripeLive(nextStripe + chunkStripes)) break;
         chunkStripes++;
       }
-      // the rows of all members, a spare row, P and Q, the footer, a mask for each row
-      let room = (chunkStripes * strip + 1) * members * BLOCK_BYTES + (2 + load<u32>(volume, V_FOOTER_BLOCKS)) * BLOCK_BYTES + chunkStripes * strip * 4;
+      // the rows of all members, a spare row, P and Q, the footer, for each row a mask and whether all of it could be had
+      let room = (chunkStripes * strip + 1) * members * BLOCK_BYTES + (2 + load<u32>(volume, V_FOOTER_BLOCKS)) * BLOCK_BYTES + chunkStripes * strip * 8;
       if (available() < room + 65536) return needMemory(room + 65536);
       if (writes) healOwnerSet(ticket);
       chunk = allocateAligned(room, BLOCK_BYTES);
@@ -286,14 +286,17 @@ function chunkMend(): void {
   let first = blockOf(volume, index, 0);
   let masks = rowMasks();
   let rows = chunkStripes * strip;
-  memory.fill(masks, 0, rows * 4);
+  for (let row: u32 = 0; row < rows; row++) {
+    let whole = !unread || rowRestore(level, members, nextStripe + row / strip, rowAddress(row), stride(), unread);
+    store<u32>(masks + row * 8, 0);
+    store<u32>(masks + row * 8, whole ? 1 : 0, 4);
+  }
   if (footerStripe() >= nextStripe && footerStripe() < nextStripe + chunkStripes) footerMend();
   for (let row: u32 = 0; row < rows; row++) {
     let stripe = nextStripe + row / strip;
     let base = rowAddress(row);
-    let dirty = load<u32>(masks + row * 4) & ~UNRESOLVED;
-    let resolved = dirty == load<u32>(masks + row * 4);
-    if (unread && !rowRestore(level, members, stripe, base, stride(), unread)) resolved = false;
+    let dirty = load<u32>(masks + row * 8);
+    let resolved = load<u32>(masks + row * 8, 4) != 0;
     for (let column: u32 = 0; column < wide; column++) {
       let slot = stripe * perStripe + column * strip + (row % strip) - first;
       let what = expect(slot);
@@ -358,12 +361,10 @@ function chunkMend(): void {
         healedCount(1);
       }
     }
-    store<u32>(masks + row * 4, dirty | rebuilt);
+    store<u32>(masks + row * 8, dirty | rebuilt);
   }
 }
 const MEMBER_NONE: u32 = 32;
-/** In a row's mask, before it is worked on: its footer cannot be had. */
-const UNRESOLVED: u32 = 0x80000000;
 
 /** Where a block of the footer is in the chunk. */
 function footerBlock(at: u32, copy: u32): u32 {
@@ -405,7 +406,7 @@ function footerMend(): void {
         let address = footerBlock(at, copy);
         if (same(address, area + (at << BLOCK_SHIFT))) continue;
         memory.copy(address, area + (at << BLOCK_SHIFT), BLOCK_BYTES);
-        let mask = rowMasks() + footerRow * 4;
+        let mask = rowMasks() + footerRow * 8;
         store<u32>(mask, load<u32>(mask) | (1 << footerMember));
       }
     }
@@ -414,7 +415,7 @@ function footerMend(): void {
   finding(ERROR_CORRUPT, KIND_FOOTER, load<u32>(volume, V_ID), first, 0, <f64>(blocks << BLOCK_SHIFT));
   for (let at: u32 = 0; at < blocks; at++) {
     footerBlock(at, 0);
-    store<u32>(rowMasks() + footerRow * 4, load<u32>(rowMasks() + footerRow * 4) | UNRESOLVED);
+    store<u32>(rowMasks() + footerRow * 8, 0, 4);
   }
 }
 
@@ -426,9 +427,9 @@ function planWrites(ticket: u32): void {
     let bit: u32 = 1 << member;
     if (!(load<u32>(volume, V_WRITABLE) & bit)) continue;
     for (let row: u32 = 0; row < rows; row++) {
-      if (!(load<u32>(masks + row * 4) & bit)) continue;
+      if (!(load<u32>(masks + row * 8) & bit)) continue;
       let end = row + 1;
-      while (end < rows && load<u32>(masks + end * 4) & bit) end++;
+      while (end < rows && load<u32>(masks + end * 8) & bit) end++;
       planAdd(ticket, WRITE, handleOf(volume) + member, rowAt(volume, nextStripe * strip + row), rowAddress(row) + member * stride(), (end - row) << BLOCK_SHIFT);
       store<u32>(volume, load<u32>(volume, V_DIRTY) | bit, V_DIRTY);
       metadataWritten(end - row);

@@ -24,7 +24,7 @@ import {
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS,
-  CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
@@ -542,6 +542,14 @@ function readTaken(ticket: u32, at: usize): u32 {
   return planResult(ticket, load<u32>(at, K_PLAN));
 }
 
+/**
+ * It was sound a moment ago. A tail that was never flushed may be on one member only, and that member may have gone meanwhile: then
+ * this open fails for the device, and the next one goes without it. On a single device it is damage.
+ */
+function changed(volume: u32, block: u32): u32 {
+  return failAt(redundant(volume) ? ERROR_IO : ERROR_CORRUPT, load<u32>(volume, V_ID), block);
+}
+
 /** One step of a cursor towards its next record. DONE: look at its state again; PLAN: a read was planned. */
 function advance(ticket: u32, which: u32, at: usize): u32 {
   let item = walkAt(which, load<u32>(at, K_ITEM));
@@ -556,7 +564,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       let dataSlots = load<u32>(volume, V_DATA_SLOTS);
       let footerBlock = blockOf(volume, index, dataSlots);
       if (!footerVerify(load<u32>(at, K_AREA), load<u32>(volume, V_FOOTER_BLOCKS), load<u32>(volume, V_ID), footerBlock, dataSlots, load<u64>(item, W_FILL))) {
-        return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), footerBlock);
+        return changed(volume, footerBlock);
       }
     }
     store<u32>(at, 0, K_STATE);
@@ -604,7 +612,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     let header = load<u32>(at, K_AREA) + (slot << BLOCK_SHIFT);
     let left = load<u32>(item, W_END) - slot;
     if (!recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
-      return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, slot)); // it was sound a moment ago
+      return changed(volume, blockOf(volume, index, slot));
     }
     take(at, header);
     return DONE;
@@ -909,7 +917,7 @@ function mendFooters(ticket: u32): u32 {
       let entries = allocate(used * ENTRY_BYTES + 8);
       memory.fill(entries, 0, used * ENTRY_BYTES);
       if (headersToEntries(area, volume, index, used, load<u64>(item, W_FILL), entries) != used) {
-        return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+        return changed(volume, blockOf(volume, index, 0));
       }
       let next = walkAt(mendStream, mendItem + 1);
       let footer = area + (used << BLOCK_SHIFT);
@@ -941,14 +949,36 @@ function mendFooters(ticket: u32): u32 {
   return DONE;
 }
 
+let cutting: u32 = 0;
+
+/** A stream that ends within a stripe goes on in a fresh segment, which the root names. 0, or a code. */
+function goElsewhere(which: u32): u32 {
+  let item = standing(which);
+  let volume = load<u32>(item, W_VOLUME);
+  if (!segmentAdvance(which, true)) return ERROR_NO_SPACE;
+  let fresh = openBuffer(which);
+  let freshVolume = load<u32>(fresh, B_VOLUME);
+  let freshSegment = load<u32>(fresh, B_SEGMENT);
+  let fill = load<u64>(segmentOf(freshVolume, freshSegment), SEG_FILL);
+  count(C_STRIPE_CUT);
+  return cutAdd(load<u32>(volume, V_ID), load<u32>(cursor(which), K_SLOT), load<u32>(item, W_SEGMENT), load<u64>(item, W_FILL), load<u32>(freshVolume, V_ID), which, freshSegment, fill)
+    ? 0
+    : ERROR_LIMIT;
+}
+
 /** Loads the open segments of both streams, so that they can be filled further, and takes up the metadata streams. */
 export function continueRun(ticket: u32): u32 {
   while (true) {
     if (continueState >= 2) {
       let status = mendFooters(ticket);
       if (status != DONE) return status;
-      let room: u32 = 2 * bufferBytes(segmentBlocksMost) + 65536;
+      let room: u32 = 4 * bufferBytes(segmentBlocksMost) + 65536;
       if (available() < room) return needMemory(room);
+      for (let stream: u32 = 0; stream < 2; stream++) {
+        if (!(cutting & (1 << stream))) continue;
+        let bad = goElsewhere(stream);
+        if (bad) return fail(bad);
+      }
       openMeta();
       return DONE;
     }
@@ -987,14 +1017,7 @@ export function continueRun(ticket: u32): u32 {
       // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. The stream goes on elsewhere.
       if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
       free(area);
-      if (!segmentAdvance(which, true)) return fail(ERROR_NO_SPACE);
-      let fresh = openBuffer(which);
-      let freshVolume = load<u32>(fresh, B_VOLUME);
-      let freshSegment = load<u32>(fresh, B_SEGMENT);
-      if (!cutAdd(load<u32>(volume, V_ID), slots, index, fill, load<u32>(freshVolume, V_ID), which, freshSegment, load<u64>(segmentOf(freshVolume, freshSegment), SEG_FILL))) {
-        return fail(ERROR_LIMIT);
-      }
-      count(C_STRIPE_CUT);
+      cutting |= 1 << which; // when both streams have what is theirs
       continueState++;
       continue;
     }
@@ -1002,7 +1025,7 @@ export function continueRun(ticket: u32): u32 {
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
     let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));
-    if (sound != slots) return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, sound));
+    if (sound != slots) return changed(volume, blockOf(volume, index, sound));
     if (slots && !load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(load<u32>(buffer, B_DATA), slots));
     store<u32>(buffer, slots, B_FILL);
     store<u32>(buffer, slots, B_SUBMITTED);

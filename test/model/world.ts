@@ -296,7 +296,7 @@ class World {
     const { level, members } = this.#raid(group);
     let lost = 0;
     (this.#groups[group] as MemberState[]).forEach((member, index) => {
-      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || also.includes(member)) lost |= 1 << index;
+      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member)) lost |= 1 << index;
     });
     return (this.#driver as Driver).core.volumeTolerates(level, members, lost) !== 0;
   }
@@ -372,6 +372,7 @@ class World {
   /** Opens. When it is damaged, says so, and may, the history ends. */
   #open(readOnly: boolean): void {
     for (let attempt = 0; ; attempt++) {
+      const lostBefore = this.events.get('member lost') ?? 0;
       const driver = this.#start(readOnly);
       this.#identity(driver, false);
       const ticket = driver.run(KIND.OPEN, readOnly ? 1 : 0);
@@ -385,7 +386,8 @@ class World {
         throw new Ended();
       }
       const device = ticket.code === IO || ticket.code === NO_SPACE || ticket.code === READ_ONLY;
-      if (!device || attempt > 0 || this.#fired() === this.#firedBefore)
+      const lost = this.events.get('member lost') ?? 0;
+      if (!device || attempt > 1 || (this.#fired() === this.#firedBefore && lost === lostBefore))
         throw new Violation(`open fails with ${ticket.code} (${ticket.place})`);
       this.#event('open failed for a device');
       this.#disarm();
@@ -711,9 +713,10 @@ class World {
     const member = group[index] as MemberState;
     if (step.op === 'scrub') {
       const report = (step.flag & 7) === 0;
+      if (this.#setup.trouble === 'rot') this.#settle(); // alone, so that all of it is on the devices
       const rotten = [...this.#memberOf.values()].filter((other) => other.rotten && !other.gone && other.state === 'online');
       const clean = rotten.length === 0 && !this.#hurt();
-      this.#go(driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0), step, (ticket) => {
+      this.#go(driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0), { ...step, wait: step.wait || this.#setup.trouble === 'rot' }, (ticket) => {
         if (ticket.state !== 'done') return this.#tolerate('scrub', ticket, [], true);
         const found = this.#findings();
         this.#event(report ? 'scrub that reports' : 'scrub');
