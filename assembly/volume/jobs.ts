@@ -21,6 +21,7 @@ import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
 import { collectFree, flushRun } from './flush';
+import { owner as mendOwner } from './mend';
 import { MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet, rootWanted, running, runningSet, wantFlush, wantRoot } from './mode';
 import { writeStep } from './readwrite';
 import { homesFresh, homesNote, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
@@ -138,6 +139,7 @@ function evacuationJob(): u32 {
   if (running & ((1 << JOB_ROOT) | (1 << JOB_CHECKPOINT) | (1 << JOB_COMPACT) | (1 << JOB_FLUSH)) || rootOwner || checkpointOwner) return 0;
   let held = load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE);
   if (held == 0) {
+    if (mendOwner) return 0; // it flushes the members that it has written to
     if (load<u32>(volume, V_RELEASE_COMMITS) >= (PLANTS && planted == PLANT_UNASSIGN_EARLY ? <u32>0 : <u32>2)) {
       store<u32>(volume, VOLUME_RELEASED, V_STATE);
       count(C_VOLUME_RELEASED);

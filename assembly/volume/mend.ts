@@ -54,7 +54,7 @@ const KIND_DATA: u32 = 5;
 const KIND_PARITY: u32 = 7;
 
 // One segment at a time, and one ticket at a time.
-let owner: u32 = 0;
+export let owner: u32 = 0;
 let volume: u32 = 0;
 let index: u32 = 0;
 let level: u32 = 0;
@@ -484,7 +484,6 @@ export function scrubStep(ticket: u32): u32 {
           store<u32>(ticket, 0, T_B);
           continue;
         }
-        owner = 0;
         count(what == SCRUB_REBUILD ? C_REBUILT : C_SCRUBBED);
         store<f64>(ticket, scrubDone, T_VALUE);
         if (what == SCRUB_REPORT) return DONE;

@@ -870,6 +870,11 @@ export function tailNext(): bool {
     tailSlot = load<u32>(item, W_UNSURE);
     let segment = segmentOf(tailVolume, tailSegment);
     if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u64>(segment, SEG_FILL) != load<u64>(item, W_FILL)) continue;
+    // Sealed right behind where replay starts: no record of it was applied to say so.
+    if (load<u32>(item, W_MODE) == 1 && <u32>load<u16>(segment, SEG_USED) == load<u32>(item, W_END)) {
+      store<u8>(segment, load<u8>(segment, SEG_FLAGS) | <u8>SEG_HAS_FOOTER, SEG_FLAGS);
+      segmentChanged(tailVolume, tailSegment);
+    }
     if (tailSlot) tailSlot--;
     else if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER && (tailAt + 1 >= total || load<u32>(walkAt(tailStream, tailAt), W_UNSURE))) tailSlot = load<u32>(tailVolume, V_DATA_SLOTS);
     else continue;
