@@ -41,7 +41,7 @@ import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, homesNote, rootOwner } from './root';
-import { scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
+import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
 import { faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
@@ -153,6 +153,9 @@ export function memberSet(id: u32, member: u32, state: u32): u32 {
 
 /** A member whose write or flush failed, as a handle, which the host is to have faulted (catalogue, then memberSet); −1: none. */
 export function faultWanted(): i32 { return <i32>wantedFault(); }
+
+/** Ends a scrub or rebuild that is under way. */
+export function scrubCancel(): void { cancelScrub(); }
 
 /** Whether a volume can do without the members that are not readable. */
 export function volumeTolerates(level: u32, members: u32, lost: u32): u32 {

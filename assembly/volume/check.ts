@@ -24,6 +24,7 @@ import {
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
+import { owner as mendOwner } from './mend';
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { generation, openedRoot, rootHold, rootHome, rootOwner } from './root';
 import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
@@ -80,6 +81,7 @@ export function checkStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
+      if (mendOwner) return WAIT; // it has findings of its own
       if (available() < RING * FINDING_BYTES + 1310720) return needMemory(RING * FINDING_BYTES + 1310720);
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
@@ -88,6 +90,7 @@ export function checkStep(ticket: u32): u32 {
         rootHold(ticket);
       }
       findingsBegin();
+      checking = ticket;
       planClear(ticket);
       let copies: u32 = 0;
       for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(load<u32>(rootHome(home), V_READABLE)) * 4;
@@ -383,7 +386,11 @@ function slotsTake(ticket: u32): void {
   store<u32>(ticket, 0, T_D);
 }
 
+/** The ticket that checks. */
+export let checking: u32 = 0;
+
 export function checkEnd(ticket: u32): void {
+  if (checking == ticket) checking = 0;
   if (rootOwner == ticket) rootHold(0);
   if (checkpointOwner == ticket) checkpointHold(0);
   if (load<u32>(ticket, T_D)) free(load<u32>(ticket, T_D));

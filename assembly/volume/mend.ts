@@ -16,7 +16,7 @@ import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_REBUILD_SKIPS, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
@@ -32,7 +32,7 @@ import {
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
 import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
 import { checkpointHold, checkpointOwner } from './checkpoint';
-import { finding, findingsBegin, findingsMany } from './check';
+import { checking, finding, findingsBegin, findingsMany } from './check';
 import { flushRun } from './flush';
 import { tailNext, tailSegment, tailSlot, tailVolume } from './replay';
 import { rootHome, rootRun } from './root';
@@ -74,6 +74,10 @@ let rebuilt: u32 = 0; // members
 let chunk: u32 = 0;
 let chunkStripes: u32 = 0;
 let unread: u32 = 0;
+
+let cancelled: bool = false;
+/** The scrub or rebuild that is under way ends after the segment at hand, with CLOSED. */
+export function scrubCancel(): void { cancelled = true; }
 
 export let scrubDone: f64 = 0;
 export let scrubTotal: f64 = 0;
@@ -456,9 +460,10 @@ export function scrubStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
-      if (owner) return WAIT;
+      if (owner || checking) return WAIT;
       if (available() < 1310720) return needMemory(1310720);
       owner = ticket;
+      cancelled = false;
       findingsBegin();
       scrubDone = 0;
       scrubTotal = 0;
@@ -475,6 +480,7 @@ export function scrubStep(ticket: u32): u32 {
       store<u32>(ticket, 2, T_STATE);
     } else if (state == 2) {
       planClear(ticket);
+      if (cancelled) return fail(ERROR_CLOSED);
       if (findingsMany()) return PLAN;
       if (!segmentFind(ticket)) {
         if (checkpointOwner == ticket) checkpointHold(0);

@@ -68,6 +68,8 @@ export interface TicketExports {
   wantsVolume(): number;
   /** A member that failed a write and can be done without, as a handle: to be faulted, in the catalogue and then by `memberSet`. −1: none. */
   faultWanted?(): number;
+  /** What a member is from now on (`MEMBER`); the catalogue says so already. */
+  memberSet?(id: number, member: number, state: number): number;
   growthDenied(): void;
   /** Takes `growthDenied` back: the pool has more now. */
   growthAllowed?(): void;
@@ -86,9 +88,9 @@ export interface CoreExports extends TicketExports {
     rootFrontOffset: number,
     rootBackOffset: number,
   ): number;
-  /** What a member is from now on (`MEMBER`); the catalogue says so already. */
-  memberSet(id: number, member: number, state: number): number;
   volumeTolerates(level: number, members: number, lost: number): number;
+  /** Ends the scrub or rebuild that is under way, with CLOSED. */
+  scrubCancel(): void;
   volumeEvacuate(id: number): number;
   /** 0 unknown, 1 active, 2 evacuating, 3 released. */
   volumeState(id: number): number;

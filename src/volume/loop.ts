@@ -17,9 +17,9 @@
 // to write, or with nowhere to put what it reads.
 //
 // An exception out of the core is a bug of ours. The log is then dead: nothing is called any more, everything rejects with VARVE_INTERNAL.
-import { KIND, KIND_LIMIT, RESULT, STATUS, type TicketExports } from '../core/exports.ts';
+import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, type TicketExports } from '../core/exports.ts';
 import type { CoreMemory } from '../core/memory.ts';
-import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
+import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
 import { isCallbackDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
 import { CORE_BUSY, CORE_LIMIT, errorFromCore, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { nextTask } from './turn.ts';
@@ -30,6 +30,10 @@ export interface LoopHooks {
   growth?: (() => Promise<boolean>) | undefined;
   /** The same inside a synchronous call: only from a spare made beforehand. */
   growthSync?: (() => boolean) | undefined;
+  /** A member failed a write and can be done without: commit that it is out, and resolve with true. Whatever waits for it is acknowledged after that. */
+  fault?: ((volumeId: number, member: number) => Promise<boolean>) | undefined;
+  /** The same inside a synchronous call. */
+  faultSync?: ((volumeId: number, member: number) => boolean) | undefined;
   /** Asked before each flush of a device: the error when the writer's lock is no longer ours. The log is dead then. */
   fence?: (() => VarveError | undefined) | undefined;
   /** A background ticket failed. The core knows, and goes on as well as it can. */
@@ -183,6 +187,8 @@ export class Loop {
   #backgroundError: unknown = undefined;
 
   #growing = false;
+  /** Handles of members that are being faulted. */
+  readonly #faults = new Set<number>();
   #volumesAdded = 0;
   #denied = 0;
   #deniedAt = -1;
@@ -407,6 +413,7 @@ export class Loop {
           if (!ticket.parked) this.#moved = true;
           ticket.parked = true;
           this.#waiting.push(ticket);
+          this.#askForFault();
           break;
         case STATUS.MEMORY: {
           const pages = core.memoryNeeded() >>> 0 || 1;
@@ -698,7 +705,7 @@ export class Loop {
         }
         if (!this.#closed && this.#askForVolume()) moved = true;
         if (moved || this.#moved) continue;
-        if ((this.#waiting.length === 0 && this.#queue.length === 0) || this.#inFlight > 0 || this.#growing) return;
+        if ((this.#waiting.length === 0 && this.#queue.length === 0) || this.#inFlight > 0 || this.#growing || this.#faults.size > 0) return;
         // What is held back is tried once more before all is given up: a flush that found nothing to do, because another had just covered it, may be
         // what is waited for by now.
         const moves = this.#foregroundMoves + this.#backgroundMoves;
@@ -798,6 +805,35 @@ export class Loop {
       answer(false);
     });
     return false;
+  }
+
+  /** A ticket waits: does it wait for a member to be faulted? */
+  #askForFault(): void {
+    const handle = this.#core.faultWanted?.() ?? -1;
+    if (handle < 0 || this.#faults.has(handle)) return;
+    const volume = Math.floor(handle / MEMBERS_MAX);
+    const member = handle % MEMBERS_MAX;
+    const answer = (out: boolean): void => {
+      this.#faults.delete(handle);
+      if (this.#dead) return;
+      this.#core.memberSet?.(volume, member, out ? MEMBER.OUT : MEMBER.DENIED);
+      this.#moved = true;
+      this.#foregroundMoves++;
+    };
+    const failed = (error: unknown): void => {
+      this.#hooks.backgroundFailed?.(error as Error);
+      answer(false);
+    };
+    this.#faults.add(handle);
+    if (this.sync || !this.#hooks.fault) {
+      try {
+        answer((this.sync && this.#hooks.faultSync?.(volume, member)) || false);
+      } catch (error) {
+        failed(error);
+      }
+      return;
+    }
+    this.#hooks.fault(volume, member).then(answer, failed).finally(() => this.#guardedPump());
   }
 
   #volumeAnswer(want: number, granted: boolean): void {

@@ -380,7 +380,7 @@ export function makeToyCore(bug: Bug = 'none'): CoreExports {
     memory,
     exchange: () => EXCHANGE,
     configure: () => 0,
-    memberSet: () => 0,
+    scrubCancel: () => undefined,
     volumeTolerates: () => 0,
     volumeAdd: (id, _level, _members, _strip, segmentBlocks, segmentCount, dataOffset) => {
       if (opened) return 13;

@@ -277,7 +277,7 @@ class World {
     members.forEach((member, index) => {
       // Without a member: its absence is committed first.
       if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
-      if (member.state !== 'online') driver.core.memberSet(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
+      if (member.state !== 'online') driver.core.memberSet?.(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
     });
   }
 
@@ -310,7 +310,7 @@ class World {
     member.state = 'out';
     this.#event('member faulted');
     if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
-    driver.core.memberSet(place.id, handle % MEMBERS_MAX, MEMBER.OUT);
+    driver.core.memberSet?.(place.id, handle % MEMBERS_MAX, MEMBER.OUT);
     driver.progressed();
   }
 
@@ -758,13 +758,13 @@ class World {
     else if (back.state === 'out' && step.flag & 1) back.device.scribble();
     if (this.#options.plant === PLANT_STALE_TRUSTED) {
       back.state = 'online';
-      driver.core.memberSet(place.id, away, MEMBER.ONLINE);
+      driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
       return;
     }
     back.rotten = false;
     back.device.disarm();
     back.state = 'rebuilding';
-    driver.core.memberSet(place.id, away, MEMBER.REBUILDING);
+    driver.core.memberSet?.(place.id, away, MEMBER.REBUILDING);
     this.#event('rebuild begun');
     const ticket = driver.submit(KIND.SCRUB, place.id, 2);
     this.#go(ticket, step, (ended) => {
@@ -773,7 +773,7 @@ class World {
       if (found.damage) throw new Violation(`rebuild cannot mend ${found.damage}`);
       if (back.state !== 'rebuilding' || back.gone || !this.#assigned.includes(place)) return;
       back.state = 'online';
-      driver.core.memberSet(place.id, away, MEMBER.ONLINE);
+      driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
       this.#event('rebuilt');
     });
   }
