@@ -46,7 +46,8 @@ const OTHER_ENTRIES = ['src/cli/main.ts', 'src/core/inline-none.ts'];
 const SEAMS: Readonly<Record<string, string>> = {
   'assembly/stripe/geometry.ts → assembly/format/constants.ts': 'the size of a block',
   'assembly/stripe/parity.ts → assembly/format/constants.ts': 'the size of a block',
-  'assembly/format/label.ts → assembly/stripe/geometry.ts': 'what members and strips a level may have, and how many blocks a row of strips holds',
+  'assembly/format/label.ts → assembly/stripe/geometry.ts':
+    'what members and strips a level may have, and how many blocks a row of strips holds',
   'assembly/log/volumes.ts → assembly/table/live.ts': 'a storage volume comes with its array of live counts, and goes with it',
 };
 

@@ -16,11 +16,12 @@ import {
   type PoolSettings,
   type StorageVolumeRecord,
 } from './catalogue.ts';
-import { makeStorageVolume, volumeBytes, type PoolParts } from './keeper.ts';
+import type { PoolParts } from './keeper.ts';
+import { labelGroup, makeStorageVolume, stripBlocksOf } from './make.ts';
 import { FormatCodec, randomUuid } from './label.ts';
-import { Member, writeCatalogue, writeLabels } from './member.ts';
+import { Member, writeCatalogue } from './member.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
-import { checkLevel, checkMembers, defaultStripBlocks, levelNumber, MEMBERS_MIN, STRIP_BYTES_MAX, type RaidLevel } from './raid.ts';
+import { checkLevel, checkMembers, MEMBERS_MIN, type RaidLevel } from './raid.ts';
 
 export interface PoolOptions {
   /** Offers `readSync`, `writeSync` and `flushSync` on volumes; all devices must have them. */
@@ -243,39 +244,6 @@ export async function openParts(
     for (const member of seen) await member.device.close();
     throw error;
   }
-}
-
-/** Writes labels on devices that become the members of one storage volume. */
-export async function labelGroup(
-  codec: FormatCodec,
-  group: readonly FoundDevice[],
-  shape: { readonly pool: string; readonly volume: number; readonly generation: number; readonly segmentBlocks: number },
-  level: RaidLevel,
-  stripBlocks: number,
-  made: Member[],
-): Promise<StorageVolumeRecord> {
-  checkMembers(level, group.length, 'devices');
-  const sizeBytes = Math.min(...group.map(({ device }) => device.sizeBytes));
-  const records: MemberRecord[] = [];
-  let size = 0;
-  for (const [member, { device, path }] of group.entries()) {
-    const uuid = randomUuid();
-    const request = { ...shape, device: uuid, sizeBytes, level: levelNumber(level), members: group.length, member, stripBlocks };
-    const label = await writeLabels(codec, device, request);
-    made.push(Member.fresh(device, path, label));
-    records.push({ uuid, path });
-    size = volumeBytes(label);
-  }
-  return { id: shape.volume, state: 'unassigned', level, sizeBytes: size, devices: records };
-}
-
-/** Blocks of a strip as asked for, or as the level has them by default. */
-export function stripBlocksOf(level: RaidLevel, stripSize: number | string | undefined): number {
-  if (level === 'single') return 0;
-  const bytes = stripSize === undefined ? defaultStripBlocks(level) * 4096 : parseSize(stripSize, 'stripSize');
-  if (bytes < 4096 || bytes > STRIP_BYTES_MAX || (bytes & (bytes - 1)) !== 0)
-    throw new RangeError(`stripSize: expected a power of two from 4 KiB to 1 MiB, got ${bytes} bytes`);
-  return bytes / 4096;
 }
 
 function checkSync(devices: readonly FoundDevice[], options: PoolOptions): void {

@@ -299,7 +299,9 @@ export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuid
   if (frame === null) throw new VarveError('VARVE_CORRUPT', 'opening the pool', { detail: 'none of its devices has a whole catalogue' });
   const catalogue = decodeCatalogue(frame.payload);
   const line = new Set([frame.nonce, frame.previous, ...catalogue.ancestors]);
-  const since = new Map(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device.since ?? 0] as const)));
+  const since = new Map(
+    catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device.since ?? 0] as const)),
+  );
   for (const [index, one] of newest.entries()) {
     if (one === null || line.has(one.nonce)) continue;
     // Away for longer than the list of ancestors goes back: it was never used alone if it has nothing as new as the catalogue that dropped it.

@@ -3,6 +3,7 @@
 // A commit that failed half-way is taken back by committing the old content again; when that fails too, nothing is committed any more until the pool is
 // opened again: either content is whole on disk then, and both are true.
 
+import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { LogVolume } from '../volume/log.ts';
 import {
@@ -15,14 +16,14 @@ import {
   type LogRecord,
   type MemberRecord,
   type MemberRecordState,
-  type PoolSettings,
   type StorageVolumeRecord,
   type VirtualVolumeRecord,
 } from './catalogue.ts';
 import { FRAME_HEADER_BYTES, randomUuid, type FormatCodec, type Label } from './label.ts';
 import { writeCatalogue, writeCatalogueSync, writeLabel, writeLabels, Member } from './member.ts';
-import type { PoolPlace } from './place.ts';
-import { levelNumber } from './raid.ts';
+import type { FoundDevice, PoolPlace } from './place.ts';
+import { levelNumber, type RaidLevel } from './raid.ts';
+import { labelGroup, makeStorageVolume } from './make.ts';
 
 /** What a keeper starts with. */
 export interface PoolParts {
@@ -212,6 +213,146 @@ export class Keeper {
     this.checkFence();
     const shape = { pool: this.id, volume: id, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
     return makeStorageVolume(this.codec, this.place.make.bind(this.place), shape, settings, made);
+  }
+
+  /** One more storage volume over given devices. Only under the mutex. @returns its id */
+  async addVolume(doing: string, devices: readonly FoundDevice[], level: RaidLevel, stripBlocks: number, spare = false): Promise<number> {
+    if (devices.length === 0) throw new TypeError(`${doing}: expected a device`);
+    const { storageVolumes, nextVolumeId } = this.#catalogue;
+    if (nextVolumeId > STORAGE_VOLUME_ID_MAX)
+      throw new VarveError('VARVE_LIMIT', doing, { detail: 'there are no more storage volume ids' });
+    const made: Member[] = [];
+    const shape = { pool: this.id, volume: nextVolumeId, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
+    const volume = await labelGroup(this.codec, devices, shape, level, stripBlocks, made);
+    const record = spare ? { ...volume, state: 'reserved' as const, spare: true as const } : volume;
+    const most = Math.max(this.#catalogue.settings.maxVolumes, storageVolumes.length + 1); // what the owner adds is no overuse
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        settings: { ...catalogue.settings, maxVolumes: most },
+        storageVolumes: [...catalogue.storageVolumes, record].sort(byId),
+      }),
+      made,
+    );
+    return volume.id;
+  }
+
+  /** The labels of a device that takes a member's place. */
+  async #labelMember(doing: string, volume: StorageVolumeRecord, index: number, device: StorageDevice, uuid: string): Promise<Label> {
+    const fellow = volume.devices
+      .map((one) => this.members.get(one.uuid) ?? this.away.get(one.uuid))
+      .find((one) => one !== undefined)?.label;
+    if (fellow === undefined) throw new VarveError('VARVE_IO', doing, { detail: 'no member is there to say how it is laid out' });
+    if (device.sizeBytes < fellow.sizeBytes)
+      throw new VarveError('VARVE_LIMIT', doing, {
+        detail: `the device has ${device.sizeBytes} bytes, the other members need ${fellow.sizeBytes}`,
+      });
+    return writeLabels(this.codec, device, { ...fellow, device: uuid, member: index, generation: this.#generation + 1 });
+  }
+
+  /** @throws VarveError `VARVE_NOT_FOUND` naming the members that there are */
+  findMember(doing: string, volumeId: number, named: string): { index: number; record: MemberRecord; volume: StorageVolumeRecord } {
+    const volume = this.#catalogue.storageVolumes.find((one) => one.id === volumeId);
+    if (volume === undefined) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'the pool has no such storage volume' });
+    const paths = (one: MemberRecord): (string | null)[] => [
+      one.path,
+      this.members.get(one.uuid)?.path ?? null,
+      this.away.get(one.uuid)?.path ?? null,
+    ];
+    const index = volume.devices.findIndex(
+      (one) => one.uuid === named || paths(one).some((path) => path !== null && (path === named || this.locate(path) === named)),
+    );
+    const record = volume.devices[index];
+    if (record !== undefined) return { index, record, volume };
+    const members = volume.devices.map((one) => one.path ?? one.uuid).join(', ');
+    throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `'${named}' is none of its members (${members})` });
+  }
+
+  /** Closes the device of a member that is out. */
+  async closeAway(uuid: string): Promise<void> {
+    const member = this.away.get(uuid);
+    this.away.delete(uuid);
+    await member?.device.close();
+  }
+
+  async makeMember(volumeId: number): Promise<FoundDevice> {
+    const doing = `making a member of storage volume ${volumeId}`;
+    const volume = this.storageVolume(volumeId);
+    const fellow = volume.devices.map((one) => this.members.get(one.uuid)).find((one) => one !== undefined)?.label;
+    if (this.place.make === undefined || fellow === undefined)
+      throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: 'name a device' });
+    this.checkFence();
+    // Its labels are written when it takes the member's place.
+    return this.place.make(volumeId, randomUuid(), fellow.sizeBytes, () => Promise.resolve());
+  }
+
+  /** Puts a device in a member's place: it carries the catalogue, which says that it is being rebuilt. Only under the mutex. */
+  async replaceMember(
+    doing: string,
+    volumeId: number,
+    named: string,
+    { device, path }: FoundDevice,
+  ): Promise<{ index: number; old: readonly MemberRecord[] }> {
+    const { index, record: old, volume } = this.findMember(doing, volumeId, named);
+    if (!this.tolerates(volume, (one) => one === old)) {
+      throw new VarveError('VARVE_UNSUPPORTED', doing, {
+        detail: `RAID level ${volume.level} cannot do without '${named}' now, and what it holds would have to come from it`,
+      });
+    }
+    const uuid = randomUuid();
+    const label = await this.#labelMember(doing, volume, index, device, uuid);
+    const member = Member.fresh(device, path, label);
+    const gone = this.members.get(old.uuid);
+    if (gone !== undefined) {
+      this.members.delete(old.uuid);
+      this.away.set(old.uuid, gone);
+    }
+    const since = this.#generation + 1;
+    const retired = this.place.owns?.(gone?.path ?? old.path) === true ? [{ uuid: old.uuid, path: gone?.path ?? old.path }] : [];
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        storageVolumes: catalogue.storageVolumes.map((one) =>
+          one.id === volumeId ? { ...one, devices: one.devices.with(index, { uuid, path, state: 'rebuilding' as const, since }) } : one,
+        ),
+        retired: [...catalogue.retired, ...retired],
+      }),
+      [member],
+    );
+    return { index, old: retired.length > 0 ? retired : [{ uuid: old.uuid, path: null }] };
+  }
+
+  /** A spare that is large enough takes the place of a member that is out. Only under the mutex. */
+  async takeSpare(volumeId: number, uuid: string): Promise<{ index: number; device: StorageDevice } | undefined> {
+    const volume = this.storageVolume(volumeId);
+    const index = volume.devices.findIndex((device) => device.uuid === uuid && (device.state === 'missing' || device.state === 'faulted'));
+    const size = volume.devices.map((device) => this.members.get(device.uuid)?.label.sizeBytes ?? 0).find((bytes) => bytes > 0);
+    const spare = this.#catalogue.storageVolumes.find((one) => {
+      const member = one.spare === true ? this.members.get(one.devices[0]?.uuid ?? '') : undefined;
+      return member !== undefined && size !== undefined && member.device.sizeBytes >= size;
+    });
+    const old = spare === undefined ? undefined : this.members.get(spare.devices[0]!.uuid);
+    if (index < 0 || spare === undefined || old === undefined) return undefined;
+    const fresh = randomUuid();
+    this.members.delete(old.uuid);
+    const label = await this.#labelMember('taking a spare', volume, index, old.device, fresh);
+    const member = Member.fresh(old.device, old.path, label);
+    const since = this.#generation + 1;
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        storageVolumes: catalogue.storageVolumes
+          .filter((one) => one.id !== spare.id)
+          .map((one) =>
+            one.id === volumeId
+              ? { ...one, devices: one.devices.with(index, { uuid: fresh, path: old.path, state: 'rebuilding' as const, since }) }
+              : one,
+          ),
+      }),
+      [member],
+    );
+    this.note(`storage volume ${volumeId}: the spare ${old.path ?? old.uuid} takes the place of member ${index}`);
+    return { index, device: old.device };
   }
 
   async makeSpare(): Promise<void> {
@@ -479,6 +620,27 @@ export class Keeper {
     if (fenced !== undefined) throw fenced;
   }
 
+  /** Looks at labels and catalogues as they are now, and writes anew what is wrong. Only under the mutex. */
+  async mendLabels(): Promise<{ where: string; what: string }[]> {
+    const healed: { where: string; what: string }[] = [];
+    let mend = false;
+    for (const member of this.members.values()) {
+      const where = `storage volume ${member.label.volume} (${member.path ?? member.uuid})`;
+      for (const side of await member.wrongSides(this.codec)) {
+        await writeLabel(this.codec, member, side);
+        healed.push({ where, what: `${side} label` });
+      }
+      await member.readSlots(this.codec);
+      for (const slot of member.slots) {
+        if (slot.slot !== this.#generation % 2 || slot.frame?.nonce === this.#nonce) continue;
+        healed.push({ where, what: `${slot.side} catalogue` });
+        mend = true;
+      }
+    }
+    if (mend) await this.commit((catalogue) => catalogue, []);
+    return healed;
+  }
+
   /** Absence is committed before anything is written without a member; one that comes back is to be rebuilt. */
   async #settleMembers(): Promise<void> {
     const missing = new Set<string>();
@@ -490,7 +652,8 @@ export class Keeper {
       }
       for (const device of volume.devices) {
         if (device.state === 'rebuilding' && !this.members.has(device.uuid)) missing.add(device.uuid);
-        if (device.state === 'missing' && this.away.has(device.uuid) && this.tolerates(volume, (other) => absent(other))) rebuilding.add(device.uuid);
+        if (device.state === 'missing' && this.away.has(device.uuid) && this.tolerates(volume, (other) => absent(other)))
+          rebuilding.add(device.uuid);
       }
     }
     if (missing.size > 0) await this.setStates(missing, 'missing');
@@ -525,36 +688,6 @@ export class Keeper {
     if (this.#catalogue.retired.length > 0) await this.removeRetired(this.#catalogue.retired);
     await this.remember();
   }
-}
-
-/** Makes the devices of a new storage volume, labelled; they are in `made`, and in no catalogue yet. */
-export async function makeStorageVolume(
-  codec: FormatCodec,
-  make: NonNullable<PoolPlace['make']>,
-  shape: { readonly pool: string; readonly volume: number; readonly generation: number; readonly segmentBlocks: number },
-  settings: PoolSettings,
-  made: Member[],
-): Promise<StorageVolumeRecord> {
-  const { level, members, stripBlocks } = settings.raid ?? { level: 'single' as const, members: 1, stripBlocks: 0 };
-  const devices: MemberRecord[] = [];
-  let sizeBytes = 0;
-  for (let member = 0; member < members; member++) {
-    const uuid = randomUuid();
-    let label: Label | undefined;
-    const found = await make(shape.volume, uuid, settings.volumeSizeBytes, async (device) => {
-      label = await writeLabels(codec, device, { ...shape, device: uuid, level: levelNumber(level), members, member, stripBlocks });
-    });
-    if (label === undefined) throw new VarveError('VARVE_INTERNAL', 'making a storage volume', { detail: 'a new device was not labelled' });
-    made.push(Member.fresh(found.device, found.path, label));
-    devices.push({ uuid, path: found.path });
-    sizeBytes = volumeBytes(label);
-  }
-  return { id: shape.volume, state: 'unassigned', level, sizeBytes, devices };
-}
-
-/** What a storage volume counts for: the device on `single`, else what its segments hold. */
-export function volumeBytes(label: Label): number {
-  return label.level === 0 ? label.sizeBytes : label.segmentBlocks * label.segmentCount * 4096;
 }
 
 /** The catalogue with these members in this state from a generation on. */

@@ -111,6 +111,23 @@ export class Member {
     return this.label.readOnlyFeatures;
   }
 
+  /** The sides whose label is not what it should be. */
+  async wrongSides(codec: FormatCodec): Promise<Side[]> {
+    const wrong: Side[] = [];
+    const bytes = new Uint8Array(LABEL_BYTES);
+    for (const side of SIDES) {
+      const right = codec.encodeSide(this.label, side);
+      try {
+        await this.device.read(side === 'front' ? 0 : this.label.labelBackOffset, bytes);
+      } catch {
+        wrong.push(side); // what cannot be read is written anew
+        continue;
+      }
+      if (bytes.some((byte, index) => byte !== right[index])) wrong.push(side);
+    }
+    return wrong;
+  }
+
   /** Reads all four catalogue slots, without judging. */
   async readSlots(codec: FormatCodec): Promise<void> {
     const slots: SlotSeen[] = [];

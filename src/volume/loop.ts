@@ -705,7 +705,8 @@ export class Loop {
         }
         if (!this.#closed && this.#askForVolume()) moved = true;
         if (moved || this.#moved) continue;
-        if ((this.#waiting.length === 0 && this.#queue.length === 0) || this.#inFlight > 0 || this.#growing || this.#faults.size > 0) return;
+        if ((this.#waiting.length === 0 && this.#queue.length === 0) || this.#inFlight > 0 || this.#growing || this.#faults.size > 0)
+          return;
         // What is held back is tried once more before all is given up: a flush that found nothing to do, because another had just covered it, may be
         // what is waited for by now.
         const moves = this.#foregroundMoves + this.#backgroundMoves;
@@ -833,7 +834,10 @@ export class Loop {
       }
       return;
     }
-    this.#hooks.fault(volume, member).then(answer, failed).finally(() => this.#guardedPump());
+    this.#hooks
+      .fault(volume, member)
+      .then(answer, failed)
+      .finally(() => this.#guardedPump());
   }
 
   #volumeAnswer(want: number, granted: boolean): void {

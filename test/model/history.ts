@@ -231,7 +231,17 @@ function withMembers(history: History, random: Random): History {
   const raid = history.setup.segments.map((): Raid => {
     const level =
       only ??
-      random.pick([LEVELS.single, LEVELS.raid0, LEVELS.raid1, LEVELS.raid1, LEVELS.raid5, LEVELS.raid5, LEVELS.raid6, LEVELS.raid6, LEVELS.raid10]);
+      random.pick([
+        LEVELS.single,
+        LEVELS.raid0,
+        LEVELS.raid1,
+        LEVELS.raid1,
+        LEVELS.raid5,
+        LEVELS.raid5,
+        LEVELS.raid6,
+        LEVELS.raid6,
+        LEVELS.raid10,
+      ]);
     const members = [1, random.between(2, 3), random.between(2, 3), random.between(3, 5), random.between(4, 6), 4][level] as number;
     const strip = level === LEVELS.single ? 1 : random.pick([1, 1, 1, 2, 4]);
     const columns = [1, members, 1, members - 1, members - 2, members / 2][level] as number;
@@ -246,7 +256,16 @@ function withMembers(history: History, random: Random): History {
     const step = given.op === 'fault' || given.op === 'flip' ? { ...given, op: 'read' as const } : given;
     steps.push(step);
     if (!random.chance(often)) continue;
-    const op = random.pick(['lose', 'lose', 'bring', 'rebuild', 'rebuild', 'scrub', ...(trouble === 'rot' ? (['rot', 'rot', 'rot', 'scrub'] as const) : []), ...(trouble === 'failing' ? (['fault', 'fault', 'calm'] as const) : [])] as const);
+    const op = random.pick([
+      'lose',
+      'lose',
+      'bring',
+      'rebuild',
+      'rebuild',
+      'scrub',
+      ...(trouble === 'rot' ? (['rot', 'rot', 'rot', 'scrub'] as const) : []),
+      ...(trouble === 'failing' ? (['fault', 'fault', 'calm'] as const) : []),
+    ] as const);
     steps.push({
       op,
       a: random.word(),

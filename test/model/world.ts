@@ -277,7 +277,8 @@ class World {
     members.forEach((member, index) => {
       // Without a member: its absence is committed first.
       if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
-      if (member.state !== 'online') driver.core.memberSet?.(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
+      if (member.state !== 'online')
+        driver.core.memberSet?.(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
     });
   }
 
@@ -296,7 +297,8 @@ class World {
     const { level, members } = this.#raid(group);
     let lost = 0;
     (this.#groups[group] as MemberState[]).forEach((member, index) => {
-      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member)) lost |= 1 << index;
+      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member))
+        lost |= 1 << index;
     });
     return (this.#driver as Driver).core.volumeTolerates(level, members, lost) !== 0;
   }
@@ -681,7 +683,9 @@ class World {
       }
       case 'flip': {
         if (this.#assigned.length < 2) return;
-        const { device } = (this.#groups[(this.#assigned[step.a % this.#assigned.length] as Place).device] as MemberState[])[0] as MemberState;
+        const { device } = (
+          this.#groups[(this.#assigned[step.a % this.#assigned.length] as Place).device] as MemberState[]
+        )[0] as MemberState;
         const block = (step.flag & 0x300) !== 0 ? device.pickRecent(64) : device.pickWritten();
         if (block < 0) return;
         this.#flipped = true;
@@ -716,15 +720,19 @@ class World {
       if (this.#setup.trouble === 'rot') this.#settle(); // alone, so that all of it is on the devices
       const rotten = [...this.#memberOf.values()].filter((other) => other.rotten && !other.gone && other.state === 'online');
       const clean = rotten.length === 0 && !this.#hurt();
-      this.#go(driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0), { ...step, wait: step.wait || this.#setup.trouble === 'rot' }, (ticket) => {
-        if (ticket.state !== 'done') return this.#tolerate('scrub', ticket, [], true);
-        const found = this.#findings();
-        this.#event(report ? 'scrub that reports' : 'scrub');
-        if (found.damage) throw new Violation(`scrub cannot mend ${found.damage}`);
-        if (found.healed && clean && !this.#hurt()) throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
-        if (found.healed) this.#event('scrub mended');
-        if (!report) for (const other of rotten) if (other.state === 'online' && !other.gone) other.rotten = false;
-      });
+      this.#go(
+        driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0),
+        { ...step, wait: step.wait || this.#setup.trouble === 'rot' },
+        (ticket) => {
+          if (ticket.state !== 'done') return this.#tolerate('scrub', ticket, [], true);
+          const found = this.#findings();
+          this.#event(report ? 'scrub that reports' : 'scrub');
+          if (found.damage) throw new Violation(`scrub cannot mend ${found.damage}`);
+          if (found.healed && clean && !this.#hurt()) throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
+          if (found.healed) this.#event('scrub mended');
+          if (!report) for (const other of rotten) if (other.state === 'online' && !other.gone) other.rotten = false;
+        },
+      );
       return;
     }
     if (this.#raid(place.device).level < 2) return;
