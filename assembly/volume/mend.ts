@@ -17,25 +17,26 @@ import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_REBUILD_SKIPS, planted } from '../std/plant';
 import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
-import { blockSeed, pageSeed } from '../format/key';
+import { blockSeed, logIdentity, pageSeed } from '../format/key';
+import { O_GENERATION, ROOT_VALID, rootVerify } from '../format/root';
 import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
 import { ENTRY_BYTES, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
-import { COLUMN_P, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
+import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
+  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
   V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes, redundant, rowAt, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
 import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
 import { checkpointHold, checkpointOwner } from './checkpoint';
-import { checking, finding, findingsBegin, findingsMany } from './check';
+import { checking, finding, findingsBegin, findingsMany, planRootReads } from './check';
 import { flushRun } from './flush';
 import { tailNext, tailSegment, tailSlot, tailVolume } from './replay';
-import { rootHome, rootRun } from './root';
+import { rootHold, rootHome, rootOwner, rootRun } from './root';
 import { healOwner, healOwnerSet, healedCount, lossAt, same } from './striped';
 import { SCAN_FAILED, scanPlan, scanRoom, scanTake } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';
@@ -47,6 +48,7 @@ export const SCRUB_REBUILD: u32 = 2;
 /** Bytes of all members that are looked at in one go, about. */
 const CHUNK_BYTES: u32 = 4194304;
 
+const KIND_ROOT: u32 = 1;
 const KIND_PAGE: u32 = 2;
 const KIND_HEADER: u32 = 3;
 const KIND_FOOTER: u32 = 4;
@@ -460,7 +462,7 @@ export function scrubStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
-      if (owner || checking) return WAIT;
+      if (owner || checking || rootOwner) return WAIT;
       if (available() < 1310720) return needMemory(1310720);
       owner = ticket;
       cancelled = false;
@@ -470,6 +472,20 @@ export function scrubStep(ticket: u32): u32 {
       for (let i: u32 = 0; i < volumeCount; i++) {
         if (chosen(ticket, volumeAt(i))) for (let at: u32 = 0; at < load<u32>(volumeAt(i), V_SEGMENT_COUNT); at++) if (allocated(volumeAt(i), at)) scrubTotal += 1;
       }
+      // Roots first: copies of one slot must be the same on all members, or both are written anew in the end.
+      rootHold(ticket);
+      planClear(ticket);
+      let copies: u32 = 0;
+      for (let home: u32 = 0; home < 2; home++) if (isHome(ticket, home)) copies += 4 * <u32>popcnt(load<u32>(rootHome(home), V_READABLE));
+      chunk = allocateAligned((copies + 1) * BLOCK_BYTES, BLOCK_BYTES);
+      for (let home: u32 = 0; home < 2; home++) if (isHome(ticket, home)) planRootReads(ticket, rootHome(home), chunk);
+      store<u32>(ticket, 7, T_STATE);
+      if (copies) return PLAN;
+    } else if (state == 7) {
+      rootHold(0);
+      if (rootsDiffer(ticket)) store<u32>(ticket, 1, T_F);
+      free(chunk);
+      chunk = 0;
       store<u32>(ticket, 1, T_STATE);
     } else if (state == 1) {
       // What was planned before the member was written to is behind this; pages hold still until they are done with.
@@ -519,7 +535,8 @@ export function scrubStep(ticket: u32): u32 {
     } else if (state == 5) {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       // A member that is new gets both roots.
-      if (what != SCRUB_REBUILD || !isHome(ticket) || load<u32>(ticket, T_E) == 2) return DONE;
+      let roots = load<u32>(ticket, T_F) != 0 || (what == SCRUB_REBUILD && (isHome(ticket, 0) || isHome(ticket, 1)));
+      if (!roots || load<u32>(ticket, T_E) == 2) return DONE;
       store<u32>(ticket, load<u32>(ticket, T_E) + 1, T_E);
       store<u32>(ticket, 6, T_STATE);
     } else {
@@ -533,6 +550,7 @@ export function scrubStep(ticket: u32): u32 {
 
 export function scrubEnd(ticket: u32): void {
   unpin(ticket);
+  if (rootOwner == ticket) rootHold(0);
   giveUp(ticket);
   if (checkpointOwner == ticket) checkpointHold(0);
 }
@@ -548,9 +566,29 @@ function chosen(ticket: u32, candidate: u32): bool {
   return redundant(candidate) && (load<u32>(ticket, T_SPACE) == 0xffff || load<u32>(candidate, V_ID) == load<u32>(ticket, T_SPACE));
 }
 
-function isHome(ticket: u32): bool {
-  for (let home: u32 = 0; home < 2; home++) if (rootHome(home) && chosen(ticket, rootHome(home))) return true;
-  return false;
+function isHome(ticket: u32, home: u32): bool {
+  return rootHome(home) != 0 && chosen(ticket, rootHome(home));
+}
+
+/** Whether some copy of a root is not what the others are. Volumes that came to hold roots lately have only one yet. */
+function rootsDiffer(ticket: u32): bool {
+  let differ = false;
+  for (let slot: u32 = 0; slot < 2; slot++) {
+    let right: u32 = 0;
+    for (let pass: u32 = 0; pass < 2; pass++) {
+      for (let i: u32 = slot; i < load<u32>(ticket, T_PLAN_COUNT); i += 2) {
+        let root = chunk + i * BLOCK_BYTES;
+        let home = volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX);
+        if (pass == 0) {
+          if (!planResult(ticket, i) && rootVerify(root, logIdentity) == ROOT_VALID && (!right || load<u64>(root, O_GENERATION) > load<u64>(right, O_GENERATION))) right = root;
+        } else if (!load<u32>(home, V_FRESH_HOME) && (planResult(ticket, i) || !right || !same(root, right))) {
+          finding(0, KIND_ROOT, load<u32>(home, V_ID), planDevice(ticket, i) % MEMBER_COUNT_MAX, 0, <f64>BLOCK_BYTES);
+          differ = true;
+        }
+      }
+    }
+  }
+  return differ;
 }
 
 function allocated(atVolume: u32, at: u32): bool {
