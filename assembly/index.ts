@@ -8,4 +8,3 @@ export {
 } from './volume/boundary';
 export { frameBuffer, frameDecode, frameEncode, frameSize } from './format/frame';
 export { labelBackOffset, labelDecode, labelEncode, labelLayout } from './format/label';
-export { lookupBatch } from './table/lookup';

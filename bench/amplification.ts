@@ -1,10 +1,11 @@
 // Write amplification in the steady state: blocks copied by compaction plus blocks written, over blocks written. By load (live blocks over the blocks of all
-// segments but the reserve) for uniformly random overwrites, and for Zipf 0.99. Headers, footers and checkpoints are another question (metadata.ts).
+// segments but the reserve) for uniformly random overwrites, and for Zipf 0.99. What headers, footers and checkpoints add, and padding, is told apart, as
+// further blocks per block written.
 //
 // The closed form for uniform overwrites, with victims by least live and no overhead, is 2.69 at 0.8 (Desnoyers, "Analytic models of SSD write performance").
 import { createLog, deviceBytes } from './harness/log.ts';
 import { BLOCK, plain } from './harness/measure.ts';
-import { Digest, expectSame, type Context, type Question, type Result } from './harness/question.ts';
+import { Digest, expectSame, round, type Context, type Question, type Result } from './harness/question.ts';
 import { StampDevice } from './harness/stamp-device.ts';
 import { permutation, random, stamp, stampOf, zipf } from './harness/workload.ts';
 
@@ -12,7 +13,9 @@ const CASES = [
   { name: 'uniform70', load: 0.7, theta: 0, bar: undefined },
   { name: 'uniform80', load: 0.8, theta: 0, bar: '<= 3' },
   { name: 'uniform90', load: 0.9, theta: 0, bar: undefined },
+  { name: 'zipf70', load: 0.7, theta: 0.99, bar: undefined },
   { name: 'zipf80', load: 0.8, theta: 0.99, bar: '<= 2.3' },
+  { name: 'zipf90', load: 0.9, theta: 0.99, bar: undefined },
 ] as const;
 
 export const question: Question = {
@@ -29,8 +32,8 @@ export const question: Question = {
 };
 
 async function measure(context: Context, { name, load, theta, bar }: (typeof CASES)[number]): Promise<Result> {
-  const segments = context.toy ? 96 : 640;
-  const segmentBlocks = context.toy ? 64 : 1024;
+  const segments = context.toy ? 192 : 640;
+  const segmentBlocks = context.toy ? 64 : 256;
   const device = new StampDevice(deviceBytes(segments, segmentBlocks));
   const stand = await createLog(context, device, { virtualBytes: segments * segmentBlocks * BLOCK, segmentBlocks, sync: true });
   const { log, volume } = stand;
@@ -81,7 +84,8 @@ async function measure(context: Context, { name, load, theta, bar }: (typeof CAS
     ...(bar ? { bar } : {}),
     unit: 'blocks/block',
     also: {
-      metadata: (after.metadataBytesWritten - before.metadataBytesWritten) / (writtenBytes + moved),
+      metadata: round((after.metadataBytesWritten - before.metadataBytesWritten) / writtenBytes),
+      padding: round((after.paddingBytesWritten - before.paddingBytesWritten) / writtenBytes),
       checkpoints: after.checkpoints - before.checkpoints,
       reserveSegments: after.reserveSegments,
     },

@@ -2,7 +2,7 @@
 // `single` each page of a checkpoint is written twice. Padding would be apart; on `single` there is none.
 import { createLog, deviceBytes } from './harness/log.ts';
 import { BLOCK, GIB, MIB, plain } from './harness/measure.ts';
-import { Digest, expectSame, type Question, type Result } from './harness/question.ts';
+import { Digest, expectSame, round, type Question, type Result } from './harness/question.ts';
 import { StampDevice } from './harness/stamp-device.ts';
 import { random, stamp, stampOf } from './harness/workload.ts';
 
@@ -52,9 +52,9 @@ export const question: Question = {
         bar: '<= 7',
         unit: '%',
         also: {
-          ofAllBytesWritten: (100 * figures.metadataBytesWritten) / all,
-          padding: (100 * figures.paddingBytesWritten) / all,
-          moved: (100 * figures.movedBytes) / bytes,
+          ofAllBytesWritten: round((100 * figures.metadataBytesWritten) / all),
+          padding: round((100 * figures.paddingBytesWritten) / all),
+          moved: round((100 * figures.movedBytes) / bytes),
           checkpoints: figures.checkpoints,
         },
         hash: digest.toString(),

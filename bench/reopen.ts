@@ -15,7 +15,7 @@ export const question: Question = {
     const entries = context.toy ? 1000 : 8_000_000;
     const rounds = context.toy ? 1 : 3;
     // So many segments that no checkpoint comes by itself: only the one that is asked for.
-    const device = new StampDevice(deviceBytes(context.toy ? 400 : 280_000, context.toy ? 64 : 1024));
+    const device = new StampDevice(deviceBytes(context.toy ? 3200 : 280_000, context.toy ? 64 : 1024));
     const shape = context.toy ? { segmentBlocks: 64 } : {};
     const geometry = { checkpointEntries: 2 ** 31 };
     const { log, volume } = await createLog(context, device, { virtualBytes, geometry, sync: true, ...shape });

@@ -61,11 +61,11 @@ export const question: Question = {
   name: 'sequential',
   asks: 'What of a raw file’s sequential speed is left through a volume?',
   async run(context): Promise<Result[]> {
-    const bytes = context.toy ? 4 * MIB : 512 * MIB;
+    const bytes = context.toy ? 4 * MIB : 128 * MIB;
     const flushBytes = context.toy ? 2 * MIB : 64 * MIB;
-    const rounds = context.toy ? 1 : 11;
+    const rounds = context.toy ? 1 : 21;
     const results: Result[] = [];
-    const log = await createLog(context, newFile(context, 'sequential.varve', deviceBytes(context.toy ? 40 : 640)), {
+    const log = await createLog(context, newFile(context, 'sequential.varve', deviceBytes(context.toy ? 40 : 160)), {
       virtualBytes: bytes,
     });
     const raw = newFile(context, 'sequential.raw', bytes);

@@ -1,5 +1,6 @@
 // What step() answers, and the codes of failures. The host maps codes to VarveError; numbers are part of the boundary
 // and never change their meaning.
+import { available } from '../std/allocator';
 
 export const DONE: u32 = 0;
 export const PLAN: u32 = 1;
@@ -46,4 +47,11 @@ export let memoryNeededPages: u32 = 0;
 export function needMemory(bytes: u32): u32 {
   memoryNeededPages = (bytes >>> 16) + 2;
   return MEMORY;
+}
+
+/** Whether so many bytes of memory are not there; the host is asked for them then, and the step answers MEMORY. */
+export function lacks(bytes: u32): bool {
+  if (available() >= bytes) return false;
+  needMemory(bytes);
+  return true;
 }

@@ -10,7 +10,7 @@
 //
 //    0 u32 operation   4 u32 handle of the volume   8 u32 block   12 u32 check   16 u32 memory address   20 u32 length   24 u32 key   28 u32 result
 
-import { allocate, free, resize } from '../std/allocator';
+import { allocateZeroed, free, resize } from '../std/allocator';
 
 export const READ: u32 = 1;
 export const WRITE: u32 = 2;
@@ -64,16 +64,20 @@ export const T_ROWS: usize = 168;
 export const T_JOB: usize = 172; // index of the command that is being rescued
 export const T_SIZE: u32 = 176;
 
-const slots: usize = memory.data(16384); // TICKET_COUNT_MAX words
+let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
 export let ticketCount: u32 = 0;
+
+/** Once, before anything else here. */
+export function ticketsInitialize(): void {
+  slots = allocateZeroed(TICKET_COUNT_MAX * 4);
+}
 
 export function ticketOpen(kind: u32): i32 {
   for (let probe: u32 = 0; probe < TICKET_COUNT_MAX; probe++) {
     let index = (slotHint + probe) & (TICKET_COUNT_MAX - 1);
-    if (load<u32>(slots + (index << 2)) == 0) {
-      let ticket = allocate(T_SIZE);
-      memory.fill(ticket, 0, T_SIZE);
+    if (!ticketPointer(index)) {
+      let ticket = allocateZeroed(T_SIZE);
       store<u32>(ticket, kind, T_KIND);
       store<u32>(slots + (index << 2), ticket);
       slotHint = index + 1;
@@ -88,17 +92,13 @@ export function ticketPointer(index: u32): u32 {
   return index < TICKET_COUNT_MAX ? load<u32>(slots + (index << 2)) : 0;
 }
 
-function give(memory: u32): void {
-  if (memory) free(memory);
-}
-
 export function ticketClose(index: u32): void {
-  let ticket = load<u32>(slots + (index << 2));
-  give(load<u32>(ticket, T_PLAN));
-  give(load<u32>(ticket, T_ASIDE));
-  give(load<u32>(ticket, T_JOBS));
-  give(load<u32>(ticket, T_SCRATCH));
-  give(load<u32>(ticket, T_ROWS));
+  let ticket = ticketPointer(index);
+  free(load<u32>(ticket, T_PLAN));
+  free(load<u32>(ticket, T_ASIDE));
+  free(load<u32>(ticket, T_JOBS));
+  free(load<u32>(ticket, T_SCRATCH));
+  free(load<u32>(ticket, T_ROWS));
   free(ticket);
   store<u32>(slots + (index << 2), 0);
   slotHint = index;
@@ -117,7 +117,7 @@ export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, a
   let plan = load<u32>(ticket, T_PLAN);
   if (count == capacity) {
     capacity = capacity ? capacity * 2 : 4;
-    plan = plan ? resize(plan, capacity * COMMAND_BYTES) : allocate(capacity * COMMAND_BYTES);
+    plan = resize(plan, capacity * COMMAND_BYTES);
     store<u32>(ticket, plan, T_PLAN);
     store<u32>(ticket, capacity, T_PLAN_CAPACITY);
   }
@@ -159,6 +159,9 @@ export function planComplete(ticket: u32, index: u32, result: u32): void {
   if (result > load<u32>(ticket, T_RESULT)) store<u32>(ticket, result, T_RESULT);
 }
 
+export function planOperation(ticket: u32, index: u32): u32 {
+  return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
+}
 export function planResult(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 28);
 }

@@ -99,6 +99,16 @@ const FIELD_BACK_ROOT: usize = 208;
 const FIELD_SIDE: usize = 216;
 const FIELD_GENERATION: usize = 224;
 
+// Where the numbers from FIELD_VOLUME on, one after the other, are on disk: offset and width in bytes of each.
+const NUMBERS: u32 = 17;
+const numbers: usize = memory.data<u8>([
+  <u8>OFFSET_VOLUME, 2, <u8>OFFSET_MEMBER, 1, <u8>OFFSET_MEMBERS, 1, <u8>OFFSET_LEVEL, 1, <u8>OFFSET_STRIP, 4, <u8>OFFSET_SEGMENT_BLOCKS, 4,
+  <u8>OFFSET_SEGMENT_COUNT, 4, <u8>OFFSET_SIZE, 8, <u8>OFFSET_SLOT, 4, <u8>OFFSET_FRONT_CATALOGUE, 8, <u8>OFFSET_FRONT_ROOT, 8, <u8>OFFSET_DATA, 8,
+  <u8>OFFSET_BACK_LABEL, 8, <u8>OFFSET_BACK_CATALOGUE, 8, <u8>OFFSET_BACK_ROOT, 8, <u8>OFFSET_SIDE, 1, <u8>OFFSET_GENERATION, 8,
+]);
+function numberOffset(number: u32): u32 { return load<u8>(numbers + number * 2); }
+function numberMask(number: u32): u64 { return ~(<u64>0) >> (64 - 8 * <u64>load<u8>(numbers + number * 2, 1)); }
+
 /** Numbers above this do not cross the boundary whole. */
 const EXACT_MAX: u64 = 0x1fffffffffffff;
 /** 0xFFFE and 0xFFFF mean "absent" and "hole" in the lookup table. */
@@ -200,18 +210,11 @@ export function labelEncode(fields: u32, into: u32): void {
   store<u64>(label + OFFSET_INCOMPATIBLE, fieldWord(f, FIELD_INCOMPATIBLE));
   store<u64>(label + OFFSET_READ_ONLY, fieldWord(f, FIELD_READ_ONLY));
   store<u64>(label + OFFSET_COMPATIBLE, fieldWord(f, FIELD_COMPATIBLE));
-  memory.copy(label + OFFSET_POOL, f + FIELD_POOL, 16);
-  memory.copy(label + OFFSET_DEVICE, f + FIELD_DEVICE, 16);
-  store<u16>(label + OFFSET_VOLUME, <u16>(<u32>field(f, FIELD_VOLUME)));
-  store<u8>(label + OFFSET_MEMBER, <u8>(<u32>field(f, FIELD_MEMBER)));
-  store<u8>(label + OFFSET_MEMBERS, <u8>(<u32>field(f, FIELD_MEMBERS)));
-  store<u8>(label + OFFSET_LEVEL, <u8>(<u32>field(f, FIELD_LEVEL)));
-  store<u8>(label + OFFSET_SIDE, <u8>(<u32>field(f, FIELD_SIDE)));
-  store<u32>(label + OFFSET_STRIP, <u32>field(f, FIELD_STRIP));
-  store<u32>(label + OFFSET_SEGMENT_BLOCKS, <u32>field(f, FIELD_SEGMENT_BLOCKS));
-  store<u32>(label + OFFSET_SEGMENT_COUNT, <u32>field(f, FIELD_SEGMENT_COUNT));
-  store<u32>(label + OFFSET_SLOT, <u32>field(f, FIELD_SLOT));
-  store<u64>(label + OFFSET_SIZE, <u64>field(f, FIELD_SIZE));
+  memory.copy(label + OFFSET_POOL, f + FIELD_POOL, 32); // and the device's
+  for (let number: u32 = 0; number < NUMBERS; number++) {
+    const at = label + numberOffset(number);
+    store<u64>(at, load<u64>(at) | (<u64>field(f, FIELD_VOLUME + number * 8) & numberMask(number)));
+  }
   const root = BLOCK_BYTES + 2 * <u64>field(f, FIELD_SLOT);
   const data = root + 2 * BLOCK_BYTES;
   const back = <u64>field(f, FIELD_SIZE) - data;
@@ -221,7 +224,6 @@ export function labelEncode(fields: u32, into: u32): void {
   store<u64>(label + OFFSET_BACK_LABEL, back);
   store<u64>(label + OFFSET_BACK_CATALOGUE, back + BLOCK_BYTES);
   store<u64>(label + OFFSET_BACK_ROOT, back + root);
-  store<u64>(label + OFFSET_GENERATION, <u64>field(f, FIELD_GENERATION));
   store<u64>(label + OFFSET_CHECKSUM, labelChecksum(label));
 }
 
@@ -287,24 +289,9 @@ export function labelDecode(from: u32, fields: u32): u32 {
   if (load<u64>(label + OFFSET_BACK_ROOT) != back + root) return FORMAT_FIELDS;
   if (data + (blocks / wide) * BLOCK_BYTES > back) return FORMAT_FIELDS;
 
-  memory.copy(f + FIELD_POOL, label + OFFSET_POOL, 16);
-  memory.copy(f + FIELD_DEVICE, label + OFFSET_DEVICE, 16);
-  store<f64>(f + FIELD_VOLUME, <f64>volume);
-  store<f64>(f + FIELD_MEMBER, <f64>member);
-  store<f64>(f + FIELD_MEMBERS, <f64>members);
-  store<f64>(f + FIELD_LEVEL, <f64>level);
-  store<f64>(f + FIELD_SIDE, <f64>side);
-  store<f64>(f + FIELD_STRIP, <f64>strip);
-  store<f64>(f + FIELD_SEGMENT_BLOCKS, <f64>segmentBlocks);
-  store<f64>(f + FIELD_SEGMENT_COUNT, <f64>segmentCount);
-  store<f64>(f + FIELD_SLOT, <f64>slot);
-  store<f64>(f + FIELD_SIZE, <f64>size);
-  store<f64>(f + FIELD_FRONT_CATALOGUE, <f64>BLOCK_BYTES);
-  store<f64>(f + FIELD_FRONT_ROOT, <f64>root);
-  store<f64>(f + FIELD_DATA, <f64>data);
-  store<f64>(f + FIELD_BACK_LABEL, <f64>back);
-  store<f64>(f + FIELD_BACK_CATALOGUE, <f64>(back + BLOCK_BYTES));
-  store<f64>(f + FIELD_BACK_ROOT, <f64>(back + root));
-  store<f64>(f + FIELD_GENERATION, <f64>generation);
+  memory.copy(f + FIELD_POOL, label + OFFSET_POOL, 32); // and the device's
+  for (let number: u32 = 0; number < NUMBERS; number++) {
+    store<f64>(f + FIELD_VOLUME + number * 8, <f64>(load<u64>(label + numberOffset(number)) & numberMask(number)));
+  }
   return FORMAT_OK;
 }

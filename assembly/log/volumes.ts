@@ -14,7 +14,8 @@
 //
 // Segments are taken in the order of the volumes, so that a volume that came later stays empty as long as possible.
 
-import { allocate, free, resize } from '../std/allocator';
+import { allocate, allocateZeroed, free, resize } from '../std/allocator';
+import { capacityAfter, listRemove } from '../std/list';
 import { footerBlocksOf } from '../format/footer';
 import { liveAttach, liveDetach } from '../table/live';
 import { FLUSH, planAdd, planMark } from '../abi/ticket';
@@ -53,12 +54,13 @@ export const V_FULL: usize = 76; // a write ran out of space here: choose others
 export const V_TABLE_IMAGES: usize = 80; // array of segment table chunks: u32 page slot + 1, u32 dirty
 export const V_RELEASE_COMMITS: usize = 84; // roots committed without this volume
 export const V_FRESH_HOME: usize = 88; // root commits until both its root slots are ours, where it came to hold roots lately
-export const V_COLUMNS: usize = 92; // strips of data in a stripe
-export const V_UNIT: usize = 96; // blocks that can only be written together: a stripe where there is parity, else 1
-export const V_WRITABLE: usize = 100; // members, bit masks
-export const V_READABLE: usize = 104;
-export const V_FAULT: usize = 108; // failed a write or flush: to be faulted before anything that rests on it is acknowledged
-export const V_DENIED: usize = 112; // the host could not have them faulted
+export const V_NEXT: usize = 92; // the volume behind it in order, 0 for the last
+export const V_COLUMNS: usize = 96; // strips of data in a stripe
+export const V_UNIT: usize = 100; // blocks that can only be written together: a stripe where there is parity, else 1
+export const V_WRITABLE: usize = 104; // members, bit masks
+export const V_READABLE: usize = 108;
+export const V_FAULT: usize = 112; // failed a write or flush: to be faulted before anything that rests on it is acknowledged
+export const V_DENIED: usize = 116; // the host could not have them faulted
 const V_BYTES: u32 = 120;
 
 export const SEG_STATE: usize = 0;
@@ -83,6 +85,8 @@ export const SEG_BAD: u32 = 4; // something in it could not be read: compaction 
 /** Segments described by one fragment of the segment table: 128 × 24 bytes. */
 export const TABLE_CHUNK: u32 = 128;
 
+/** The first volume in order; the others follow by V_NEXT. */
+export let volumeHead: u32 = 0;
 let order: u32 = 0;
 export let volumeCount: u32 = 0;
 let orderCapacity: u32 = 0;
@@ -107,6 +111,33 @@ export function segmentOf(volume: u32, segment: u32): u32 {
   return load<u32>(volume, V_SEGMENTS) + segment * SEG_BYTES;
 }
 
+// The segment that a walk over all of them stands at: for (segmentsBegin(); segmentsNext(); ). One walk at a time.
+export let eachVolume: u32 = 0;
+export let eachIndex: u32 = 0;
+export let eachSegment: u32 = 0;
+
+export function segmentsBegin(): void {
+  eachVolume = 0;
+}
+
+export function segmentsNext(): bool {
+  eachIndex++;
+  eachSegment += SEG_BYTES;
+  if (eachVolume && eachIndex < load<u32>(eachVolume, V_SEGMENT_COUNT)) return true;
+  eachVolume = eachVolume ? load<u32>(eachVolume, V_NEXT) : volumeHead;
+  if (!eachVolume) return false;
+  eachIndex = 0; // a volume has at least one
+  eachSegment = load<u32>(eachVolume, V_SEGMENTS);
+  return true;
+}
+
+/** Segments of all volumes, active or not. */
+export function segmentsOfAll(): u32 {
+  let total: u32 = 0;
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) total += load<u32>(volume, V_SEGMENT_COUNT);
+  return total;
+}
+
 /** Bytes that volumeCreate allocates, at most. */
 export function volumeBytes(segmentCount: u32): u32 {
   return segmentCount * (SEG_BYTES + 16) + 65536;
@@ -116,17 +147,15 @@ export function volumeCreate(
   id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFront: f64, rootBack: f64,
 ): u32 {
   if (volumeCount == orderCapacity) {
-    orderCapacity = orderCapacity ? orderCapacity * 2 : 16;
-    order = order ? resize(order, orderCapacity << 2) : allocate(orderCapacity << 2);
+    orderCapacity = capacityAfter(orderCapacity);
+    order = resize(order, orderCapacity << 2);
   }
   let chunk = load<u32>(byId + ((id >>> 8) << 2));
   if (!chunk) {
-    chunk = allocate(1024);
-    memory.fill(chunk, 0, 1024);
+    chunk = allocateZeroed(1024);
     store<u32>(byId + ((id >>> 8) << 2), chunk);
   }
-  let volume = allocate(V_BYTES);
-  memory.fill(volume, 0, V_BYTES);
+  let volume = allocateZeroed(V_BYTES);
   store<u32>(volume, id, V_ID);
   store<u32>(volume, segmentBlocks, V_SEGMENT_BLOCKS);
   store<u32>(volume, segmentCount, V_SEGMENT_COUNT);
@@ -146,15 +175,12 @@ export function volumeCreate(
   store<f64>(volume, dataOffset, V_DATA_OFFSET);
   store<f64>(volume, rootFront, V_ROOT_FRONT);
   store<f64>(volume, rootBack, V_ROOT_BACK);
-  let segments = allocate(segmentCount * SEG_BYTES);
-  memory.fill(segments, 0, segmentCount * SEG_BYTES);
-  store<u32>(volume, segments, V_SEGMENTS);
+  store<u32>(volume, allocateZeroed(segmentCount * SEG_BYTES), V_SEGMENTS);
   store<u32>(volume, segmentCount, V_FREE);
-  let chunks = (segmentCount + TABLE_CHUNK - 1) / TABLE_CHUNK;
-  let images = allocate(chunks * 8);
-  memory.fill(images, 0, chunks * 8);
-  store<u32>(volume, images, V_TABLE_IMAGES);
+  store<u32>(volume, allocateZeroed(((segmentCount + TABLE_CHUNK - 1) / TABLE_CHUNK) * 8), V_TABLE_IMAGES);
   store<u32>(chunk + ((id & 255) << 2), volume);
+  if (volumeCount) store<u32>(volumeAt(volumeCount - 1), volume, V_NEXT);
+  else volumeHead = volume;
   store<u32>(order + (volumeCount << 2), volume);
   volumeCount++;
   liveAttach(id, segmentBlocks, segmentCount);
@@ -164,13 +190,10 @@ export function volumeCreate(
 
 export function volumeForget(id: u32): void {
   let volume = volumeById(id);
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    if (volumeAt(i) == volume) {
-      memory.copy(order + (i << 2), order + ((i + 1) << 2), (volumeCount - i - 1) << 2);
-      volumeCount--;
-      break;
-    }
-  }
+  volumeCount = listRemove(order, volumeCount, volume);
+  let next = load<u32>(volume, V_NEXT);
+  if (volumeHead == volume) volumeHead = next;
+  for (let each = volumeHead; each; each = load<u32>(each, V_NEXT)) if (load<u32>(each, V_NEXT) == volume) store<u32>(each, next, V_NEXT);
   store<u32>(load<u32>(byId + ((id >>> 8) << 2)) + ((id & 255) << 2), 0);
   free(load<u32>(volume, V_SEGMENTS));
   free(load<u32>(volume, V_TABLE_IMAGES));
@@ -185,8 +208,7 @@ export function volumeTotals(): void {
   freeTotal = 0;
   capacityBlocks = 0;
   segmentBlocksMost = 8;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     segmentBlocksMost = max(segmentBlocksMost, load<u32>(volume, V_SEGMENT_BLOCKS));
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
     segmentTotal += load<u32>(volume, V_SEGMENT_COUNT);
@@ -205,8 +227,7 @@ export let foundSegment: u32 = 0;
 export function segmentTake(state: u32, avoid: u32): bool {
   let fallback: u32 = 0;
   let chosen: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE || load<u32>(volume, V_FREE) == 0) continue;
     if (volume == avoid || load<u32>(volume, V_FULL)) {
       if (!fallback || (load<u32>(fallback, V_FULL) && !load<u32>(volume, V_FULL))) fallback = volume;
@@ -240,6 +261,13 @@ export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
   store<u8>(segment, <u8>state, SEG_STATE);
   store<u32>(volume, load<u32>(volume, V_FREE) - 1, V_FREE);
   if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal--;
+}
+
+/** Frees the segment that the walk stands at when it holds metadata pages of which none is left. */
+export function emptyMetaFree(): void {
+  if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER) && !load<u32>(eachSegment, SEG_PINS)) {
+    segmentFree(eachVolume, eachSegment);
+  }
 }
 
 export function segmentFree(volume: u32, segment: u32): void {
@@ -373,8 +401,7 @@ let evictSegment: u32 = 0;
 function sumsEvict(): bool {
   let victim: u32 = 0;
   let seen: u32 = 0;
-  let budget: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) budget += load<u32>(volumeAt(i), V_SEGMENT_COUNT);
+  let budget = segmentsOfAll();
   while (budget > 0 && seen < 8) {
     budget--;
     if (evictVolume >= volumeCount) { evictVolume = 0; evictSegment = 0; }

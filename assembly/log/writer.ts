@@ -11,7 +11,7 @@
 // Sequences are global: an open record's entries follow each other without a gap, so whoever takes sequences on one
 // stream first closes the open record of the other.
 
-import { allocate, allocateAligned, free } from '../std/allocator';
+import { allocateAligned, allocateZeroed, free } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { count } from '../std/counters';
 import { BLOCK_BYTES, BLOCK_SHIFT, FORMAT_MAJOR, VOLUME_NONE } from '../format/constants';
@@ -77,10 +77,10 @@ export let nextFill: u64 = 1;
 /** Epoch that new blocks are born in. */
 export let epoch: u32 = 1;
 
-export let dataBlocksWritten: f64 = 0;
-export let metadataBlocksWritten: f64 = 0;
-export let movedBlocks: f64 = 0;
-export let paddingBlocks: f64 = 0;
+export let dataBlocksWritten: u64 = 0;
+export let metadataBlocksWritten: u64 = 0;
+export let movedBlocks: u64 = 0;
+export let paddingBlocks: u64 = 0;
 /** Segments sealed so far: how much replay a checkpoint would save. */
 export let sealedCount: u32 = 0;
 
@@ -89,8 +89,8 @@ export function durableSet(value: u64): void { durableSequence = value; }
 export function incarnationSet(value: u64): void { incarnation = value; }
 export function nextFillSet(value: u64): void { nextFill = value; }
 export function epochSet(value: u32): void { epoch = value; }
-export function metadataWritten(blocks: u32): void { metadataBlocksWritten += <f64>blocks; }
-export function movedCount(blocks: u32): void { movedBlocks += <f64>blocks; }
+export function metadataWritten(blocks: u32): void { metadataBlocksWritten += blocks; }
+export function movedCount(blocks: u32): void { movedBlocks += blocks; }
 
 const open: usize = memory.data(16); // open buffer of each stream
 const chains: usize = memory.data(16, 8); // checksum of the last closed header of streams 0 and 1
@@ -115,6 +115,11 @@ export function nextCountSet(stream: u32, value: u32): void { store<u32>(nextCou
 export const starts: usize = memory.data(48, 8);
 export const pendingStarts: usize = memory.data(48, 8);
 
+/** Whether replay starts in the segment with this fill sequence. */
+export function isStart(fill: u64): bool {
+  return load<u64>(starts, 8) == fill || load<u64>(starts, 24 + 8) == fill;
+}
+
 function startNote(record: usize, volume: u32, index: u32, fillSequence: u64): void {
   if (load<u16>(record) != <u16>VOLUME_NONE) return;
   store<u16>(record, <u16>load<u32>(volume, V_ID));
@@ -130,8 +135,7 @@ export function bufferBytes(segmentBlocks: u32): u32 {
 
 export function bufferOpen(stream: u32, volume: u32, index: u32, fillSequence: u64): u32 {
   let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
-  let buffer = allocate(B_BYTES);
-  memory.fill(buffer, 0, B_BYTES);
+  let buffer = allocateZeroed(B_BYTES);
   let data = allocateAligned(segmentBlocks << BLOCK_SHIFT, BLOCK_BYTES);
   store<u32>(buffer, data, B_DATA);
   store<u32>(buffer, volume, B_VOLUME);
@@ -140,9 +144,7 @@ export function bufferOpen(stream: u32, volume: u32, index: u32, fillSequence: u
   store<u32>(buffer, NO_RECORD, B_RECORD);
   let segment = segmentOf(volume, index);
   if (stream < STREAM_META) {
-    let entries = allocate(load<u32>(volume, V_DATA_SLOTS) * ENTRY_BYTES);
-    memory.fill(entries, 0, load<u32>(volume, V_DATA_SLOTS) * ENTRY_BYTES);
-    store<u32>(buffer, entries, B_ENTRIES);
+    store<u32>(buffer, allocateZeroed(load<u32>(volume, V_DATA_SLOTS) * ENTRY_BYTES), B_ENTRIES);
     store<u64>(buffer, chainOf(stream), B_DURABLE_CHAIN);
     startNote(starts + stream * 24, volume, index, fillSequence);
     startNote(pendingStarts + stream * 24, volume, index, fillSequence);
@@ -318,8 +320,8 @@ export function recordClose(stream: u32): void {
   store<u64>(segment, last, SEG_LAST);
   store<u16>(segment, <u16>load<u32>(buffer, B_FILL), SEG_USED);
   segmentChanged(volume, index);
-  dataBlocksWritten += <f64>load<u32>(buffer, B_RECORD_DATA);
-  metadataBlocksWritten += 1;
+  dataBlocksWritten += load<u32>(buffer, B_RECORD_DATA);
+  metadataBlocksWritten++;
 }
 
 /** The fixed part of a record's header, its seal, and its entry for the footer. */
@@ -364,7 +366,7 @@ export function bufferPad(stream: u32): void {
   store<u16>(segmentOf(volume, load<u32>(buffer, B_SEGMENT)), <u16>(slot + slots), SEG_USED);
   segmentChanged(volume, load<u32>(buffer, B_SEGMENT));
   if (stream < STREAM_META) headerWrite(stream, buffer, slot, RECORD_PADDING, sequence, 0, slots - 1);
-  paddingBlocks += <f64>slots;
+  paddingBlocks += slots;
 }
 
 /** The footer's entry for a header slot. */
@@ -454,7 +456,7 @@ export function segmentSeal(stream: u32, nextVolume: u32, nextSegment: u32, next
   store<u8>(segment, <u8>SEG_HAS_FOOTER, SEG_FLAGS);
   store<u16>(segment, <u16>used, SEG_USED);
   segmentChanged(volume, index);
-  metadataBlocksWritten += <f64>footerBlocks;
+  metadataBlocksWritten += footerBlocks;
   openBufferSet(stream, 0);
   count(C_SEGMENT_SEALED);
   sealedCount++;
@@ -497,7 +499,7 @@ export function pageAppend(stream: u32, page: u32, avoid: u32): bool {
   pageBlock = blockOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT), slot);
   let segment = segmentOf(load<u32>(buffer, B_VOLUME), load<u32>(buffer, B_SEGMENT));
   store<u16>(segment, <u16>(slot + 1), SEG_USED);
-  metadataBlocksWritten += 1;
+  metadataBlocksWritten++;
   return true;
 }
 export let pageVolume: u32 = 0;

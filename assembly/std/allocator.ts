@@ -118,7 +118,6 @@ function search(size: u32): u32 {
   return load<u32>(heads + ((level << CLASS_BITS) + ctz(found)) * 4);
 }
 
-@inline
 function grossSize(bytes: u32): u32 {
   const size = (bytes + 11) & SIZE_MASK;
   return size < BLOCK_MIN ? BLOCK_MIN : size;
@@ -153,7 +152,16 @@ export function allocate(bytes: u32): u32 {
   return block + 4;
 }
 
+/** 8-aligned, all zero. */
+export function allocateZeroed(bytes: u32): u32 {
+  const pointer = allocate(bytes);
+  memory.fill(pointer, 0, bytes);
+  return pointer;
+}
+
+/** Nothing happens to 0. */
 export function free(pointer: u32): void {
+  if (!pointer) return;
   let block = pointer - 4;
   const header = load<u32>(block);
   assert(!(header & FREE) && block >= base && block < top);
@@ -187,8 +195,9 @@ function trimBlock(block: u32, whole: u32, size: u32): void {
   free(block + size + 4);
 }
 
-/** Payload of `bytes` bytes with the old contents (as far as they fit); shrinking stays in place. */
+/** Payload of `bytes` bytes with the old contents (as far as they fit); shrinking stays in place. 0 becomes a new one. */
 export function resize(pointer: u32, bytes: u32): u32 {
+  if (!pointer) return allocate(bytes);
   const block = pointer - 4;
   const header = load<u32>(block);
   let whole = header & SIZE_MASK;

@@ -39,5 +39,5 @@ export function count(id: u32): void {
 }
 
 export function counterGet(id: u32): f64 {
-  return id < COUNTERS ? <f64>load<u64>(cells + id * 8) : 0;
+  return PLANTS && id < COUNTERS ? <f64>load<u64>(cells + id * 8) : 0;
 }

@@ -118,7 +118,6 @@ function nextLeaf(from: u32): u32 {
 }
 
 // 0 unchanged, else DIFF_DATA or DIFF_HOLE.
-@inline
 function compare(a: u32, b: u32): u32 {
   const kindA = load<u32>(a);
   const kindB = load<u32>(b);

@@ -9,7 +9,7 @@
 // - A chunk's dirty word is set when a leaf in it becomes DIRTY, so that a checkpoint passes over clean chunks. It may be
 //   set without reason (leaves were cleaned since), never clear with reason.
 // - slotChunk names the chunk of the slot that was found last.
-import { allocate, free, resize } from '../std/allocator';
+import { allocateZeroed, free, resize } from '../std/allocator';
 import { COUNT_CHUNK_FREED, count } from '../std/counters';
 import { SPACE_LEAVES, SPACE_ROOT, SPACE_ROOT_CAPACITY } from './space';
 
@@ -40,8 +40,7 @@ export function slotFind(space: u32, leafIndex: u32): u32 {
 }
 
 function nodeMake(cell: u32): u32 {
-  const node = allocate(NODE_BYTES);
-  memory.fill(node, 0, NODE_BYTES);
+  const node = allocateZeroed(NODE_BYTES);
   store<u32>(cell, node);
   return node;
 }
@@ -57,7 +56,7 @@ export function slotMake(space: u32, leafIndex: u32): u32 {
   if (top >= before) {
     let capacity: u32 = before ? before : 2;
     while (capacity <= top) capacity <<= 1;
-    root = root ? resize(root, capacity * 4) : allocate(capacity * 4);
+    root = resize(root, capacity * 4);
     memory.fill(root + before * 4, 0, (capacity - before) * 4);
     store<u32>(space, root, SPACE_ROOT);
     store<u32>(space, capacity, SPACE_ROOT_CAPACITY);
@@ -104,8 +103,7 @@ export function slotClear(space: u32, leafIndex: u32): void {
 /** Frees the root of a directory that has no leaf left. */
 export function directoryFree(space: u32): void {
   assert(!load<u32>(space, SPACE_LEAVES));
-  const root = load<u32>(space, SPACE_ROOT);
-  if (root) free(root);
+  free(load<u32>(space, SPACE_ROOT));
 }
 
 /** The first leaf with an index >= `from` (its slot: slotFind), LEAF_NONE when there is none. `dirty`: only in chunks that are dirty. */

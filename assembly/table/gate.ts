@@ -40,7 +40,7 @@ export function gateSet(leaf: u32, appliedSequence: u64): void {
 
 export function gateEnd(): void {
   recovering = false;
-  if (sequences) free(sequences);
+  free(sequences);
   sequences = 0;
 }
 

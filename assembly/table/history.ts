@@ -32,7 +32,6 @@ export function historyRoom(entries: u32): u32 {
   return bytes + (bytes >> 3) + 64;
 }
 
-@inline
 export function historyStore(at: u32, i: u32, volume: u32, block: u32, birth: u32, death: u32): void {
   store<u16>(at, i);
   store<u16>(at, volume, HISTORY_VOLUME);

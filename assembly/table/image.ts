@@ -23,12 +23,10 @@ const IMAGE_HEADER: u32 = 16;
 const IMAGE_RUNS: u32 = 1;
 const IMAGE_PACKED: u32 = 2;
 
-@inline
 function imageBitmapBytes(): u32 {
   return max<u32>(4, leafBlocks >> 3);
 }
 
-@inline
 function packedBytes(present: u32): u32 {
   return imageBitmapBytes() + present * 8 + ((present * 2 + 3) & ~3);
 }
@@ -89,7 +87,6 @@ let rangeVolume: u32 = VOLUME_ABSENT;
 let rangeBlocks: u64 = 0;
 
 // Whether (volume, block …, birth) can be: a hole, or `length` blocks that exist; born between 1 and the leaf's newest change.
-@inline
 function believable(volume: u32, block: u32, birth: u32, length: u32, newest: u32): bool {
   if (!birth || birth > newest) return false;
   if (volume == VOLUME_HOLE) return !block;

@@ -16,7 +16,7 @@
 // slack is what decides whether a sequential leaf stays under 0.2 bytes a block.
 //
 // A slot is the address of a leaf's word in the directory: whatever may move the leaf takes the slot and stores the new word.
-import { allocate, free, resize, usableSize } from '../std/allocator';
+import { allocate, allocateZeroed, free, resize, usableSize } from '../std/allocator';
 import {
   COUNT_DENSE_TO_EXTENTS, COUNT_DENSE_TO_PACKED, COUNT_ENTER_EXTENTS, COUNT_EXTENTS_TO_DENSE, COUNT_EXTENTS_TO_PACKED, COUNT_PACKED_TO_DENSE,
   COUNT_PACKED_TO_EXTENTS, count,
@@ -54,14 +54,12 @@ export function scratchInitialize(): void {
   entryStore(entryNone, VOLUME_ABSENT, 0, 0);
 }
 
-@inline
 export function entryStore(at: u32, volume: u32, block: u32, birth: u32): void {
   store<u32>(at, block);
   store<u32>(at, birth, ENTRY_BIRTH);
   store<u16>(at, volume, ENTRY_VOLUME);
 }
 
-@inline
 function runStore(at: u32, start: u32, volume: u32, block: u32, birth: u32): void {
   store<u16>(at, start);
   store<u16>(at, volume, RUN_VOLUME);
@@ -70,7 +68,6 @@ function runStore(at: u32, start: u32, volume: u32, block: u32, birth: u32): voi
 }
 
 // Whether an entry that follows (volume, block - 1, birth) belongs to the same run.
-@inline
 function continues(volume: u32, block: u32, birth: u32, nextVolume: u32, nextBlock: u32, nextBirth: u32): bool {
   return volume == nextVolume && birth == nextBirth && (volume >= VOLUME_ABSENT || block + 1 == nextBlock);
 }
@@ -84,13 +81,11 @@ export let entryBirth: u32 = 0;
 export let entryAt: u32 = 0;
 
 /** Number of present blocks before block i of a packed leaf. */
-@inline
 export function packedRank(leaf: u32, i: u32): u32 {
   const group = leaf + LEAF_HEADER + (i >> 6) * GROUP_BYTES;
   return <u32>load<u16>(group, GROUP_RANK) + <u32>popcnt<u64>(load<u64>(group) & ~(~(<u64>0) << (i & 63)));
 }
 
-@inline
 export function packedBit(leaf: u32, i: u32): u32 {
   return <u32>(load<u64>(leaf + LEAF_HEADER + (i >> 6) * GROUP_BYTES) >> (i & 63)) & 1;
 }
@@ -488,8 +483,7 @@ export function leafTighten(slot: u32, i: u32): void {
 
 /** Gives an empty slot (slotMake, just called) an empty leaf; returns its word. */
 export function leafMake(space: u32, slot: u32): u32 {
-  const leaf = allocate(LEAF_HEADER + RUN_BYTES);
-  memory.fill(leaf, 0, LEAF_HEADER);
+  const leaf = allocateZeroed(LEAF_HEADER + RUN_BYTES);
   store<u16>(leaf, 1, LEAF_CAPACITY);
   slotFill(space, slot, leaf | SHAPE_EXTENTS);
   return leaf | SHAPE_EXTENTS;
@@ -498,20 +492,17 @@ export function leafMake(space: u32, slot: u32): u32 {
 /** Frees a leaf, its history and its place in the directory; its image is released. Counts are the caller's. */
 export function leafRemove(space: u32, leafIndex: u32): void {
   const leaf = load<u32>(slotFind(space, leafIndex)) & ~SHAPE_MASK;
-  const history = load<u32>(leaf, LEAF_HISTORY);
-  if (history) free(history);
+  free(load<u32>(leaf, LEAF_HISTORY));
   leafFree(leaf);
   slotClear(space, leafIndex);
 }
 
 /** A change at this epoch: what a diff and a checkpoint look at. */
-@inline
 export function leafTouch(leaf: u32, chunk: u32, epoch: u32): void {
   if (load<u32>(leaf, LEAF_NEWEST_CHANGE) < epoch) store<u32>(leaf, epoch, LEAF_NEWEST_CHANGE);
   leafDirty(leaf, chunk);
 }
 
-@inline
 export function leafDirty(leaf: u32, chunk: u32): void {
   const flags = load<u32>(leaf, LEAF_FLAGS);
   if (flags & LEAF_DIRTY && !recovering) return;
@@ -519,7 +510,6 @@ export function leafDirty(leaf: u32, chunk: u32): void {
   store<u32>(chunk, 1, CHUNK_DIRTY);
 }
 
-@inline
 function wordOf(spaceId: u32, leafIndex: u32): u32 {
   const space = spacePointer(spaceId);
   if (!space || leafIndex == LEAF_NONE) return 0;

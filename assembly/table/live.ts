@@ -4,7 +4,7 @@
 // replay runs nothing is counted at all.
 //
 //   volume record:  segmentBlocks │ shift (0xFF: not a power of two) │ segmentCount │ total │ count u32 × n │ pad │ death u64 × n
-import { allocate, free, resize } from '../std/allocator';
+import { allocateZeroed, free, resize } from '../std/allocator';
 import { PLANT_LIVE_OFF_BY_ONE, planted } from '../std/plant';
 import { recovering } from './gate';
 
@@ -19,17 +19,14 @@ let volumes: u32 = 0; // pointer for each volume id
 let volumeCapacity: u32 = 0;
 let removals: u32 = 0; // for the planted fault only
 
-@inline
 function deathsOf(record: u32): u32 {
   return record + COUNTS + ((load<u32>(record, SEGMENT_COUNT) * 4 + 7) & ~7);
 }
 
-@inline
 function recordOf(volume: u32): u32 {
   return volume < volumeCapacity ? load<u32>(volumes + volume * 4) : 0;
 }
 
-@inline
 function segmentOf(record: u32, block: u32): u32 {
   const shift = load<u32>(record, SHIFT);
   return shift < 32 ? block >> shift : block / load<u32>(record, SEGMENT_BLOCKS);
@@ -44,13 +41,12 @@ export function liveAttach(volume: u32, segmentBlocks: u32, segmentCount: u32): 
   assert(volume < VOLUME_LIMIT && segmentBlocks > 0 && !recordOf(volume));
   if (volume >= volumeCapacity) {
     const capacity = volume + 16;
-    volumes = volumes ? resize(volumes, capacity * 4) : allocate(capacity * 4);
+    volumes = resize(volumes, capacity * 4);
     memory.fill(volumes + volumeCapacity * 4, 0, (capacity - volumeCapacity) * 4);
     volumeCapacity = capacity;
   }
   const bytes = COUNTS + ((segmentCount * 4 + 7) & ~7) + segmentCount * 8;
-  const record = allocate(bytes);
-  memory.fill(record, 0, bytes);
+  const record = allocateZeroed(bytes);
   store<u32>(record, segmentBlocks, SEGMENT_BLOCKS);
   store<u32>(record, popcnt(segmentBlocks) == 1 ? ctz(segmentBlocks) : 0xff, SHIFT);
   store<u32>(record, segmentCount, SEGMENT_COUNT);

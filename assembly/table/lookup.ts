@@ -23,7 +23,6 @@ export let foundBirth: u32 = 0;
 export let foundSpace: u32 = SPACE_NONE;
 
 /** Word of the leaf that has this block, 0 when there is none. `space` is a pointer. */
-@inline
 export function wordAt(space: u32, vblock: u64): u32 {
   const index = vblock >> leafShift;
   if (index >= LEAF_NONE) return 0;
@@ -136,7 +135,6 @@ function touch(end: u32): void {
 
 // The first place to look at for block i: its entry when dense, its group when packed (as large as an entry), else the header:
 // 10 bytes from there on are the leaf's own, whatever its size, so a touch never leaves the memory.
-@inline
 function firstLook(word: u32, i: u32): u32 {
   const shape = word & SHAPE_MASK;
   const leaf = word & ~SHAPE_MASK;
@@ -193,7 +191,6 @@ function batch(space: u32, vblocks: u32, count: u32, out: u32): void {
   }
 }
 
-@inline
 function recordStore(record: u32, volume: u32, block: u32, birth: u32): void {
   // absent 0xFFFE → 0, hole 0xFFFF → 1, else 2
   store<u32>(record, volume < VOLUME_ABSENT ? KIND_MAPPED : volume & 1);

@@ -35,7 +35,6 @@ export function mergeAllowed(parent: u32, child: u32): bool {
   return pinCount(parent) == 1 && pinReferences(parent, 0) == 1 && pinEpoch(parent, 0) == load<u32>(into, SPACE_PARENT_EPOCH);
 }
 
-@inline
 function die(volume: u32, block: u32): void {
   count(COUNT_MERGE_DEAD);
   if (volume != VOLUME_HOLE) liveRemove(volume, block, mergeSequence);
@@ -143,7 +142,7 @@ function join(from: u32, into: u32, leafIndex: u32, epoch: u32): void {
 
 /** Checked by mergeAllowed() before. */
 export function mergeBegin(parent: u32, child: u32, sequence: u64): void {
-  assert(mergeAllowed(parent, child));
+  if (CHECKED) assert(mergeAllowed(parent, child));
   parentId = parent;
   childId = child;
   mergeSequence = sequence;

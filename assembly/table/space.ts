@@ -8,7 +8,7 @@
 //   pins  a sorted array of { epoch u32, references u32 }
 //
 // Spaces must be created parents first (in the order of their uids does it: a parent is always older than its child).
-import { allocate, free, resize } from '../std/allocator';
+import { allocateZeroed, free, resize } from '../std/allocator';
 import { SPACE_NONE, geometrySet } from './layout';
 import { scratchInitialize } from './leaf';
 
@@ -41,12 +41,10 @@ let spaceCountAll: u32 = 0;
 /** Once, after allocatorInitialize(). `blocks`: of a leaf, a power of two 16…1024. */
 export function tableInitialize(blocks: u32): void {
   geometrySet(blocks);
-  spaces = allocate(CHUNK * 4);
-  memory.fill(spaces, 0, CHUNK * 4);
+  spaces = allocateZeroed(CHUNK * 4);
   scratchInitialize();
 }
 
-@inline
 export function spacePointer(id: u32): u32 {
   const chunk = load<u32>(spaces + ((id >> 8) & 255) * 4);
   return chunk ? load<u32>(chunk + (id & 255) * 4) : 0;
@@ -74,12 +72,10 @@ export function spaceCreate(id: u32, uid: u64, parent: u32, parentEpoch: u32, si
   const cell = spaces + (id >> 8) * 4;
   let chunk = load<u32>(cell);
   if (!chunk) {
-    chunk = allocate(CHUNK * 4);
-    memory.fill(chunk, 0, CHUNK * 4);
+    chunk = allocateZeroed(CHUNK * 4);
     store<u32>(cell, chunk);
   }
-  const space = allocate(SPACE_BYTES);
-  memory.fill(space, 0, SPACE_BYTES);
+  const space = allocateZeroed(SPACE_BYTES);
   store<u32>(space, id, SPACE_ID);
   store<u32>(space, parent, SPACE_PARENT);
   store<u32>(space, parent == SPACE_NONE ? 0 : parentEpoch, SPACE_PARENT_EPOCH);
@@ -94,8 +90,7 @@ export function spaceCreate(id: u32, uid: u64, parent: u32, parentEpoch: u32, si
 /** Takes the record away; its leaves are gone already. The parent's pin is the caller's. */
 export function spaceForget(id: u32): void {
   const space = spacePointer(id);
-  const pins = load<u32>(space, SPACE_PINS);
-  if (pins) free(pins);
+  free(load<u32>(space, SPACE_PINS));
   free(space);
   store<u32>(load<u32>(spaces + (id >> 8) * 4) + (id & 255) * 4, 0);
   spaceCountAll--;
@@ -180,7 +175,7 @@ export function pinAdd(id: u32, epoch: u32): void {
   }
   if (count == load<u32>(space, SPACE_PIN_CAPACITY)) {
     const capacity = count + 2 + (count >> 2);
-    pins = pins ? resize(pins, capacity * 8) : allocate(capacity * 8);
+    pins = resize(pins, capacity * 8);
     store<u32>(space, pins, SPACE_PINS);
     store<u32>(space, capacity, SPACE_PIN_CAPACITY);
   }

@@ -40,7 +40,6 @@ function retire(space: u32, i: u32, volume: u32, block: u32, birth: u32, epoch: 
   }
 }
 
-@inline
 function mappedAdd(space: u32, amount: i32): void {
   store<u32>(space, load<u32>(space, SPACE_MAPPED) + amount, SPACE_MAPPED);
 }
@@ -98,7 +97,6 @@ export function chainExternal(spaceId: u32): bool {
 }
 
 // The next leaf at or after `from` that a trim has to look at.
-@inline
 function trimNext(spaceId: u32, space: u32, from: u32, external: bool): u32 {
   if (external) return from;
   return load<u32>(space, SPACE_PARENT) == SPACE_NONE ? directoryNext(space, from) : chainNext(spaceId, from);

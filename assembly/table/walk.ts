@@ -4,7 +4,6 @@ import { ENTRY_BYTES, ENTRY_VOLUME, LEAF_COUNT, LEAF_HEADER, LEAF_HISTORY, RUN_B
   VOLUME_ABSENT, leafBlocks, packedOverhead } from './layout';
 import { liveAdd, liveRemove } from './live';
 
-@inline
 function visit(volume: u32, block: u32, add: bool, sequence: u64): void {
   if (volume >= VOLUME_ABSENT) return;
   if (add) liveAdd(volume, block);

@@ -4,16 +4,20 @@
 // metadata's worst case in two copies, the open and next segments of each stream, two victims. A user's write takes no
 // segment out of it; other records leave what a checkpoint takes.
 
-import { available } from '../std/allocator';
 import { count } from '../std/counters';
-import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, MEMORY, WAIT, fail, lacks } from '../abi/status';
 import { T_E, T_F } from '../abi/ticket';
 import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
 import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, VOLUME_ACTIVE, V_DATA_SLOTS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentBlocksMost, segmentOf, segmentTotal, volumeAt, volumeCount,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, VOLUME_ACTIVE, V_DATA_SLOTS, V_FREE, V_ID, V_NEXT, V_SEGMENT_BLOCKS,
+  V_SEGMENT_COUNT, V_STATE, capacityBlocks, eachIndex, eachSegment, eachVolume, freeTotal, segmentBlocksMost, segmentTotal, segmentsBegin,
+  segmentsNext, volumeCount, volumeHead,
 } from '../log/volumes';
-import { B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, nextCount, openBuffer, recordRoom, segmentAdvance, starts, unflushedBytes } from '../log/writer';
+import {
+  B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, isStart, nextCount, openBuffer, recordRoom, segmentAdvance,
+  unflushedBytes,
+} from '../log/writer';
 import { RECORD_DATA_MAX } from '../format/record';
 import { C_NO_SPACE, C_RESERVE_REACHED } from '../log/counting';
 import { collectFree } from './flush';
@@ -69,8 +73,7 @@ function metadataPages(): u32 {
 function metadataSegments(): u32 {
   largestSegment = 8;
   let smallest: u32 = 1024;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
     largestSegment = max(largestSegment, load<u32>(volume, V_SEGMENT_BLOCKS));
     smallest = min(smallest, load<u32>(volume, V_SEGMENT_BLOCKS));
@@ -93,7 +96,7 @@ export function freeSegments(): u32 {
 
 export function liveBlocks(): f64 {
   let live: f64 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) live += <f64>liveTotal(load<u32>(volumeAt(i), V_ID));
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) live += <f64>liveTotal(load<u32>(volume, V_ID));
   return live;
 }
 
@@ -129,8 +132,7 @@ export function canGiveVolume(): i32 {
   if (growMode != 0 || volumeCount <= volumesMin || spaceWaiters) return -1;
   let candidate: u32 = 0;
   let active: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) return -1; // one at a time
     active++;
     candidate = volume;
@@ -159,8 +161,7 @@ export function recordMemory(blocks: u32): u32 {
 /** Whether `blocks` (0: a header alone) can go into the user stream now. `privileged` records may use half the reserve. */
 export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
-  let room = recordMemory(blocks);
-  if (available() < room) return needMemory(room);
+  if (lacks(recordMemory(blocks))) return MEMORY;
   let unflushed = unflushedBytes();
   if (unflushed >= unflushedLimit) {
     if (unflushed >= 2 * unflushedLimit) {
@@ -188,8 +189,7 @@ export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u3
 /** The same for survivors of compaction, which may use all of the reserve. */
 export function admitSurvivor(kind: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
-  let room = recordMemory(RECORD_DATA_MAX);
-  if (available() < room) return needMemory(room);
+  if (lacks(recordMemory(RECORD_DATA_MAX))) return MEMORY;
   if (unflushedBytes() >= 2 * unflushedLimit) {
     if (flushFailure) return fail(flushFailure);
     wantFlush(true);
@@ -206,6 +206,11 @@ export function admitSurvivor(kind: u32): u32 {
   return DONE;
 }
 
+/** Whether the survivors of one more victim may find no segment. */
+export function survivorsShort(): bool {
+  return nextCount(STREAM_SURVIVOR) < 2 && freeTotal <= checkpointFloor() + 2;
+}
+
 function spaceWait(ticket: u32, privileged: bool): u32 {
   count(C_RESERVE_REACHED);
   if (!load<u32>(ticket, T_F)) {
@@ -215,7 +220,7 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
   spaceWaiters++;
   if (wantsVolume()) return WAIT;
   if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
-  if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged)) return WAIT;
+  if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged ? 1 : largestSegment)) return WAIT; // a write must not cost thousands of copies
   if (growMode == 0 && !denied && volumeCount < volumesMax) {
     growUrgent = true; // cleaning gives nothing: only another volume helps
     return WAIT;
@@ -225,38 +230,43 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
   return fail(ERROR_NO_SPACE);
 }
 
-/** Asks for the job that makes room soonest: a flush, a checkpoint, or compaction. False: there is nothing to be had. */
-function reclaim(privileged: bool): bool {
+/**
+ * Asks for the job that makes room soonest: a flush, a checkpoint, or compaction. False: there is nothing to be had. Copying counts
+ * when it gains `gainLeast` blocks in all.
+ */
+function reclaim(gainLeast: i64): bool {
   let gain: i64 = 0;
   let flush = false;
   let checkpoint = false;
   let victim = false;
   let pinned = false; // somebody reads it: it is free when that ends
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    let id = load<u32>(volume, V_ID);
-    let slots = load<u32>(volume, V_DATA_SLOTS);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
-      let live = liveCount(id, index);
-      let replayed = load<u64>(segment, SEG_LAST) > replaySequence || load<u64>(starts, 8) == load<u64>(segment, SEG_FILL) || load<u64>(starts, 32) == load<u64>(segment, SEG_FILL);
-      if (live == 0) {
-        if (replayed) checkpoint = true;
-        else if (liveDeathSequence(id, index) > durableSequence || (load<u32>(segment, SEG_BUFFER) && !load<u32>(load<u32>(segment, SEG_BUFFER), B_PINS))) flush = true;
-        else pinned = true;
-        continue;
-      }
-      let gained = segmentGain(slots, live);
-      if (gained <= 0) continue;
-      gain += gained;
-      if (!replayed && !load<u32>(segment, SEG_BUFFER)) victim = true;
+  for (segmentsBegin(); segmentsNext(); ) {
+    let segment = eachSegment;
+    if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
+    let id = load<u32>(eachVolume, V_ID);
+    let live = liveCount(id, eachIndex);
+    let replayed = load<u64>(segment, SEG_LAST) > replaySequence || isStart(load<u64>(segment, SEG_FILL));
+    if (live == 0) {
+      if (replayed) checkpoint = true;
+      else if (liveDeathSequence(id, eachIndex) > durableSequence || (load<u32>(segment, SEG_BUFFER) && !load<u32>(load<u32>(segment, SEG_BUFFER), B_PINS))) flush = true;
+      else pinned = true;
+      continue;
     }
+    let gained = segmentGain(load<u32>(eachVolume, V_DATA_SLOTS), live);
+    if (gained <= 0) continue;
+    gain += gained;
+    if (!replayed && !load<u32>(segment, SEG_BUFFER)) victim = true;
   }
   if (flush) wantFlush(true);
   else if (checkpoint) wantCheckpoint(true);
   else if (pinned) return true;
-  else if (gain < <i64>(privileged ? <u32>1 : largestSegment)) return false; // a write must not cost thousands of copies
+  else if (gain < gainLeast) return false;
   else if (!victim) wantCheckpoint(true);
   return true;
+}
+
+/** Whether segments that compaction emptied come free by a flush or a checkpoint, which is asked for. */
+export function emptiedWanted(): bool {
+  collectFree();
+  return !failedReadOnly && !flushFailure && reclaim(i64.MAX_VALUE);
 }

@@ -2,14 +2,15 @@
 // a ticket to its operation.
 
 import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUsedBytes } from '../std/allocator';
-import { counterGet, count } from '../std/counters';
+import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
-  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, failureBlock as failedBlock,
-  failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
+  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, fail,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
 } from '../abi/status';
 import {
-  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_STRIPED, T_VALUE, planComplete, ticketClose, ticketCount, ticketOpen, ticketPointer,
+  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE, planComplete, planOperation,
+  ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
@@ -17,12 +18,10 @@ import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeAt, volumeById,
-  volumeBytes, volumeCount, volumeCreate, volumeForget,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit,
+  volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead,
 } from '../log/volumes';
-import {
-  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes,
-} from '../log/writer';
+import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes } from '../log/writer';
 import { C_GROWN } from '../log/counting';
 import {
   canGiveVolume as policyGives, growthAllowed as allowGrowth, growthDenied as denyGrowth, liveBlocks, policySet as setPolicy, reserveSegments,
@@ -33,16 +32,16 @@ import { checkpointCount, checkpointRun, tableImagesRelease } from './checkpoint
 import { compactStep } from './compact';
 import { flushOwner, writeOutRun } from './flush';
 import {
-  JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep, evacuate, flushJob, jobBegins,
-  jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
+  JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
+  evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, mode } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushFailedNote, mode } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, homesNote, rootOwner } from './root';
 import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
-import { faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
+import { canBeFaulted, faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;
@@ -66,6 +65,7 @@ function ready(): void {
   if (exchangePointer) return;
   allocatorInitialize();
   if (available() < 4 * EXCHANGE_BYTES) memory.grow(4);
+  ticketsInitialize();
   exchangePointer = allocate(EXCHANGE_BYTES);
   spare = allocate(SPARE_BYTES);
 }
@@ -169,7 +169,7 @@ export function volumeEvacuate(id: u32): u32 {
   if (mode != MODE_WRITE) return ERROR_READ_ONLY;
   if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) return 0;
   let active: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) if (load<u32>(volumeAt(i), V_STATE) == VOLUME_ACTIVE) active++;
+  for (let each = volumeHead; each; each = load<u32>(each, V_NEXT)) if (load<u32>(each, V_STATE) == VOLUME_ACTIVE) active++;
   if (active < 2) return ERROR_LIMIT;
   evacuate(volume);
   return 0;
@@ -230,25 +230,27 @@ export function submit(kind: u32, space: u32, onEpoch: u32, offset: f64, length:
 }
 
 function run(ticket: u32, kind: u32): u32 {
-  if (kind == KIND_READ) return readStep(ticket);
-  if (kind == KIND_WRITE) return writeStep(ticket, false);
-  if (kind == KIND_TRIM) return writeStep(ticket, true);
-  if (kind == JOB_FLUSH) return flushJob(ticket);
-  if (kind == KIND_OPERATION) return operationStep(ticket);
-  if (kind == JOB_CHECKPOINT) return checkpointRun(ticket, false);
-  if (kind == JOB_COMPACT) return compactStep(ticket);
-  if (kind == KIND_CLOSE) return closeStep(ticket);
-  if (kind == JOB_WRITEOUT) {
-    let state = load<u32>(ticket, T_STATE);
-    store<u32>(ticket, 1, T_STATE);
-    return writeOutRun(ticket, state, 256);
+  switch (kind) {
+    case KIND_READ: return readStep(ticket);
+    case KIND_WRITE: return writeStep(ticket, false);
+    case KIND_TRIM: return writeStep(ticket, true);
+    case JOB_FLUSH: return flushJob(ticket);
+    case KIND_OPERATION: return operationStep(ticket);
+    case JOB_CHECKPOINT: return checkpointRun(ticket, false);
+    case JOB_COMPACT: return compactStep(ticket);
+    case KIND_CLOSE: return closeStep(ticket);
+    case JOB_WRITEOUT: {
+      let state = load<u32>(ticket, T_STATE);
+      store<u32>(ticket, 1, T_STATE);
+      return writeOutRun(ticket, state, 256);
+    }
+    case JOB_ROOT: return rootStep(ticket);
+    case JOB_MERGE: return mergeStep(ticket);
+    case KIND_CHECK: return checkStep(ticket);
+    case KIND_SCRUB: return scrubStep(ticket);
+    case KIND_CREATE: return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
+    case KIND_OPEN: return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
   }
-  if (kind == JOB_ROOT) return rootStep(ticket);
-  if (kind == JOB_MERGE) return mergeStep(ticket);
-  if (kind == KIND_CHECK) return checkStep(ticket);
-  if (kind == KIND_SCRUB) return scrubStep(ticket);
-  if (kind == KIND_CREATE) return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
-  if (kind == KIND_OPEN) return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
   return fail(ERROR_RANGE);
 }
 
@@ -296,7 +298,11 @@ export function step(index: u32): u32 {
 
 export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN); }
 export function planCount(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN_COUNT); }
-export function complete(index: u32, command: u32, outcome: u32): void { planComplete(ticketPointer(index), command, outcome); }
+export function complete(index: u32, command: u32, outcome: u32): void {
+  let ticket = ticketPointer(index);
+  planComplete(ticket, command, outcome);
+  if (outcome && planOperation(ticket, command) == FLUSH && !canBeFaulted(ticket, command)) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
+}
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }
 export function failureVolume(): u32 { return failedVolume; }
@@ -318,31 +324,33 @@ export function snapshotGet(index: u32): u32 { return snapshotWrite(index, excha
 export function currentEpoch(): u32 { return epoch; }
 
 export function figure(n: u32): f64 {
-  if (n == 0) return capacityBlocks;
-  if (n == 1) return liveBlocks();
-  if (n == 2) return <f64>freeTotal;
-  if (n == 3) return <f64>reserveSegments();
-  if (n == 4) return <f64>segmentTotal;
-  if (n == 5) return dataBlocksWritten - movedBlocks;
-  if (n == 6) return metadataBlocksWritten;
-  if (n == 7) return paddingBlocks;
-  if (n == 8) return movedBlocks;
-  if (n == 9) return <f64>sequence;
-  if (n == 10) return <f64>durableSequence;
-  if (n == 11) return <f64>incarnation;
-  if (n == 12) return heapUsedBytes();
-  if (n == 13) return heapExtentBytes();
-  if (n == 14) return unflushedBytes();
-  if (n == 15) return replayedEntries;
-  if (n == 16) return <f64>generation;
-  if (n == 17) return <f64>segmentTotal - <f64>freeTotal;
-  if (n == 18) return checkpointCount;
-  if (n == 19) return failedReadOnly ? 1 : 0;
-  if (n == 20) return <f64>leafBlocks;
-  if (n == 21) return <f64>ticketCount;
-  if (n == 22) return healedBlocks;
-  if (n == 23) return scrubDone;
-  if (n == 24) return scrubTotal;
+  switch (n) {
+    case 0: return capacityBlocks;
+    case 1: return liveBlocks();
+    case 2: return <f64>freeTotal;
+    case 3: return <f64>reserveSegments();
+    case 4: return <f64>segmentTotal;
+    case 5: return <f64>(dataBlocksWritten - movedBlocks);
+    case 6: return <f64>metadataBlocksWritten;
+    case 7: return <f64>paddingBlocks;
+    case 8: return <f64>movedBlocks;
+    case 9: return <f64>sequence;
+    case 10: return <f64>durableSequence;
+    case 11: return <f64>incarnation;
+    case 12: return heapUsedBytes();
+    case 13: return heapExtentBytes();
+    case 14: return unflushedBytes();
+    case 15: return replayedEntries;
+    case 16: return <f64>generation;
+    case 17: return <f64>segmentTotal - <f64>freeTotal;
+    case 18: return <f64>checkpointCount;
+    case 19: return failedReadOnly ? 1 : 0;
+    case 20: return <f64>leafBlocks;
+    case 21: return <f64>ticketCount;
+    case 22: return healedBlocks;
+    case 23: return scrubDone;
+    case 24: return scrubTotal;
+  }
   return 0;
 }
 

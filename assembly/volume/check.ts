@@ -105,11 +105,13 @@ export function checkStep(ticket: u32): u32 {
         let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
         let copy = index & 3;
         let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-        // A volume that came to hold roots lately has only one of them yet. And after a crash the slot that is not the newest
-        // may be torn: the open for writing that follows writes it anew.
-        let stale = mode == MODE_WRITE ? failedReadOnly || load<u32>(volume, V_FRESH_HOME) != 0 : (load<u32>(openedRoot, O_FLAGS) & 1) == 0;
+        // A volume that came to hold roots lately has one of them, or none yet. And after a crash the slot that is not the newest may be torn:
+        // the open for writing that follows writes it anew.
+        let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 1;
+        if (mode == MODE_WRITE) missing = failedReadOnly ? 2 : load<u32>(volume, V_FRESH_HOME) & 3;
         let kind = rootVerify(load<u32>(ticket, T_D) + index * BLOCK_BYTES, logIdentity);
-        let sound = !planResult(ticket, index) && (kind != ROOT_BAD || (stale && (failedReadOnly || (copy & 1) != (<u32>generation & 1))));
+        let excused = missing == 2 || (missing == 1 && (copy & 1) != (<u32>generation & 1));
+        let sound = !planResult(ticket, index) && (kind != ROOT_BAD || excused);
         let id = load<u32>(volume, V_ID);
         if (ranges) {
           if (kind == ROOT_VALID) finding(0, KIND_ROOT, id, 0xffffffff, offset, <f64>BLOCK_BYTES);

@@ -10,23 +10,26 @@
 // A flush that failed meanwhile may have taken pages with it: everything that this checkpoint imaged is changed again and
 // the checkpoint starts anew. Metadata segments with little left are cleaned by imaging their contents again.
 
-import { allocate, available, free } from '../std/allocator';
+import { allocate, free } from '../std/allocator';
 import { count } from '../std/counters';
-import { DONE, ERROR_NO_SPACE, FAILED, PLAN, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_NO_SPACE, FAILED, MEMORY, PLAN, WAIT, fail, lacks } from '../abi/status';
 import { T_FLUSH_STATE, T_STATE, planClear } from '../abi/ticket';
 import { BLOCK_BYTES, SPACE_NONE, VOLUME_NONE } from '../format/constants';
 import { PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE } from '../format/page';
 import { CUT_BYTES } from '../format/root';
 import {
-  LEAF_DIRTY, LEAF_FLAGS, LEAF_IMAGE, cursorLeaf, cursorShape, cursorSpace, leafCursorBegin, leafCursorNext, leafCursorNextDirty, leafCursorSet, leafImageSize,
-  leafImageWrite, leafMarkDirty, largestHistoryBytes, liveCount, releasedImageTake, spaceUid,
+  LEAF_DIRTY, LEAF_FLAGS, LEAF_IMAGE, cursorLeaf, cursorShape, cursorSpace, largestHistoryBytes, leafCursorBegin, leafCursorNext,
+  leafCursorNextDirty, leafCursorSet, leafImageSize, leafImageWrite, leafMarkDirty, liveCount, releasedImageTake, spaceUid,
 } from '../table/index';
 import { NODE_BYTES } from '../format/page';
 import {
-  META, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_META_LIVE, SEG_PINS, SEG_STATE, SEG_STREAM, SEG_USED, SEG_VICTIM, TABLE_CHUNK, VOLUME_ACTIVE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_TABLE_IMAGES, freeTotal, segmentBlocksMost, segmentFree, segmentOf, volumeAt, volumeCount,
+  META, OPEN, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, SEG_VICTIM, TABLE_CHUNK, VOLUME_ACTIVE, V_FULL,
+  V_ID, V_NEXT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_TABLE_IMAGES, eachIndex, eachSegment, eachVolume, emptyMetaFree, freeTotal,
+  segmentBlocksMost, segmentOf, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
-  B_FILL, B_SEGMENT, B_VOLUME, bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBytes,
+  B_FILL, B_SEGMENT, B_VOLUME, bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence,
+  starts, unflushedBytes,
 } from '../log/writer';
 import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED } from '../log/counting';
 import { collectFree, flushRun } from './flush';
@@ -48,7 +51,7 @@ export let checkpointOwner: u32 = 0;
 export function checkpointHold(owner: u32): void { checkpointOwner = owner; }
 export let stateReference: u32 = 0;
 export function stateReferenceSet(reference: u32): void { stateReference = reference; }
-export let checkpointCount: f64 = 0;
+export let checkpointCount: u32 = 0;
 /** Sequence at the newest committed checkpoint, for pacing. */
 let pendingSequence: u64 = 0;
 let pendingCuts: u32 = 0;
@@ -60,7 +63,7 @@ let aborts: u32 = 0;
 
 function area(bytes: u32): u32 {
   if (imageAreaBytes < bytes) {
-    if (imageArea) free(imageArea);
+    free(imageArea);
     imageAreaBytes = bytes + bytes / 4;
     imageArea = allocate(imageAreaBytes);
   }
@@ -104,7 +107,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       store<u32>(ticket, 1, T_STATE);
     } else if (state == 1) {
       let bytes = stateImageBytes();
-      if (available() < roomNeeded() + bytes * 3) return needMemory(roomNeeded() + bytes * 3);
+      if (lacks(roomNeeded() + bytes * 3)) return MEMORY;
       wantCheckpoint(false);
       checkpointLostSet(false);
       recordClose(0);
@@ -131,7 +134,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
         store<u32>(ticket, 8, T_STATE);
         continue;
       }
-      if (available() < roomNeeded()) return needMemory(roomNeeded());
+      if (lacks(roomNeeded())) return MEMORY;
       drainReleased();
       leafCursorBegin();
       if (cursorAtSpace || cursorAtLeaf) leafCursorSet(cursorAtSpace, cursorAtLeaf);
@@ -149,9 +152,9 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       }
       store<u32>(ticket, 3, T_STATE);
     } else if (state == 3) {
-      if (available() < roomNeeded()) return needMemory(roomNeeded());
+      if (lacks(roomNeeded())) return MEMORY;
       drainReleased();
-      for (let i: u32 = 0; i < volumeCount; i++) if (!imageSegments(volumeAt(i))) return noRoom(ticket);
+      for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) if (!imageSegments(volume)) return noRoom(ticket);
       if (!pageFinish(PAGE_STATE) || !pageFinish(PAGE_SEGMENTS) || !pageFinish(PAGE_LEAVES)) return noRoom(ticket);
       if (!indexWrite(area(BLOCK_BYTES), false)) return noRoom(ticket);
       noteTop();
@@ -177,8 +180,8 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (status == FAILED) return end(ticket, status);
       if (status != DONE) return status;
       count(C_CHECKPOINT);
-      checkpointCount += 1;
-      for (let i: u32 = 0; i < volumeCount; i++) store<u32>(volumeAt(i), 0, V_FULL);
+      checkpointCount++;
+      for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) store<u32>(volume, 0, V_FULL);
       metaRecount(true);
       collectFree();
       return end(ticket, DONE);
@@ -241,8 +244,7 @@ function abort(): void {
   for (let leaf = leafCursorNext(); leaf; leaf = leafCursorNext()) {
     if (imageOfCheckpoint(load<u32>(leaf, LEAF_IMAGE), lost)) leafMarkDirty(cursorSpace, cursorLeaf);
   }
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let images = load<u32>(volume, V_TABLE_IMAGES);
     for (let chunk: u32 = 0; chunk * TABLE_CHUNK < load<u32>(volume, V_SEGMENT_COUNT); chunk++) {
       if (imageOfCheckpoint(load<u32>(images + chunk * 8), lost)) store<u32>(images + chunk * 8, 1, 4);
@@ -250,13 +252,7 @@ function abort(): void {
   }
   treeAbort();
   // Segments that only this checkpoint wrote to: the root on disk names nothing in them (SEG_META_LIVE is as of its commit).
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER) && !load<u32>(segment, SEG_PINS)) segmentFree(volume, segment);
-    }
-  }
+  for (segmentsBegin(); segmentsNext(); ) emptyMetaFree();
 }
 
 function imageLeaf(leaf: u32): bool {
@@ -335,16 +331,10 @@ export function segmentEntryRead(volume: u32, index: u32, entry: u32): bool {
 /** The least first sequence of all segments with live blocks. */
 function oldestLive(): u64 {
   let oldest: u64 = sequence + 1;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    let id = load<u32>(volume, V_ID);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      let state = load<u8>(segment, SEG_STATE);
-      if (state == <u8>OPEN || (state == <u8>SEALED && (liveCount(id, index) || load<u64>(segment, SEG_FIRST) > startSequence))) {
-        oldest = min(oldest, load<u64>(segment, SEG_FIRST));
-      }
-    }
+  for (segmentsBegin(); segmentsNext(); ) {
+    let state = load<u8>(eachSegment, SEG_STATE);
+    let first = load<u64>(eachSegment, SEG_FIRST);
+    if (state == <u8>OPEN || (state == <u8>SEALED && (liveCount(load<u32>(eachVolume, V_ID), eachIndex) || first > startSequence))) oldest = min(oldest, first);
   }
   return oldest;
 }
@@ -354,32 +344,23 @@ function chooseMetaVictims(): void {
   let held: u32 = 0;
   let pages: f64 = 0;
   let slots: f64 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) != <u8>META) continue;
-      held++;
-      pages += <f64>load<u32>(segment, SEG_META_LIVE);
-      slots += <f64>load<u32>(volume, V_SEGMENT_BLOCKS);
-    }
+  for (segmentsBegin(); segmentsNext(); ) {
+    if (load<u8>(eachSegment, SEG_STATE) != <u8>META) continue;
+    held++;
+    pages += <f64>load<u32>(eachSegment, SEG_META_LIVE);
+    slots += <f64>load<u32>(eachVolume, V_SEGMENT_BLOCKS);
   }
   let crowded = held > 6 && pages * 2 < slots;
   let any = false;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    let leaving = load<u32>(volume, V_STATE) != VOLUME_ACTIVE;
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) != <u8>META) continue;
-      let sparse = crowded && load<u32>(segment, SEG_META_LIVE) * 2 < load<u32>(volume, V_SEGMENT_BLOCKS);
-      let flags = load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_VICTIM);
-      if (leaving || sparse) {
-        flags |= <u8>SEG_VICTIM;
-        any = true;
-      }
-      store<u8>(segment, flags, SEG_FLAGS);
+  for (segmentsBegin(); segmentsNext(); ) {
+    if (load<u8>(eachSegment, SEG_STATE) != <u8>META) continue;
+    let sparse = crowded && load<u32>(eachSegment, SEG_META_LIVE) * 2 < load<u32>(eachVolume, V_SEGMENT_BLOCKS);
+    let flags = load<u8>(eachSegment, SEG_FLAGS) & ~(<u8>SEG_VICTIM);
+    if (sparse || load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE) {
+      flags |= <u8>SEG_VICTIM;
+      any = true;
     }
+    store<u8>(eachSegment, flags, SEG_FLAGS);
   }
   if (!any) return;
   count(C_META_CLEANED);

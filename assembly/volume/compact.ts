@@ -9,7 +9,7 @@
 import { allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, needMemory } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
@@ -24,7 +24,7 @@ import {
   slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
 } from '../log/writer';
 import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
-import { admitSurvivor, compactionCount, segmentGain } from './admit';
+import { admitSurvivor, compactionCount, emptiedWanted, segmentGain, survivorsShort } from './admit';
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
 import { rescueRun } from './striped';
@@ -84,7 +84,10 @@ export function compactStep(ticket: u32): u32 {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
       store<f64>(ticket, 0, T_VALUE);
-      if (compacting || !choose(load<u32>(ticket, T_EPOCH) == 1 ? 2 : 1)) return DONE;
+      // Asked for, it goes on until nothing is to be gained: what was emptied comes free before the room runs out.
+      let asked = load<u32>(ticket, T_EPOCH) == 1;
+      if (asked && (compacting || (survivorsShort() && emptiedWanted()))) return WAIT;
+      if (compacting || !choose(asked ? 2 : 1)) return DONE;
       compacting = true;
       let segment = segmentOf(chosenVolume, chosenSegment);
       store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
@@ -170,7 +173,13 @@ export function compactStep(ticket: u32): u32 {
           if (status == FAILED) {
             release(ticket);
             compactionCount();
-            if (!failedReadOnly) return DONE; // no room to copy into now
+            if (failedReadOnly) return status;
+            if (load<u32>(ticket, T_EPOCH) != 1) return DONE; // no room to copy into now
+            store<u32>(ticket, 0, T_C);
+            store<u32>(ticket, 0, T_D);
+            store<u32>(ticket, 0, T_MOVED);
+            store<u32>(ticket, 0, T_STATE);
+            return emptiedWanted() ? WAIT : DONE;
           }
           return status;
         }

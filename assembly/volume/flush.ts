@@ -30,14 +30,14 @@ import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
   B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
   headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
-  slotsTake, starts, unflushedBytes,
+  slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
-import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, rootLostSet, flushFailureSet, failedReadOnly, replaySequence } from './mode';
+import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
 
 export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
@@ -243,7 +243,6 @@ function flushFailed(ticket: u32, result: u32): u32 {
   }
   writeFailed = 0;
   deviceFlushFailedSet(false);
-  rootLostSet(true);
   count(C_FLUSH_FAILED);
   if (result == RESULT_NO_SPACE && !roomElsewhere()) {
     // Every byte that is not durable is written again by the next flush: nothing rests on what a full device took.
@@ -447,8 +446,4 @@ export function collectFree(): void {
       segmentFree(volume, segment);
     }
   }
-}
-
-function isStart(fill: u64): bool {
-  return load<u64>(starts, 8) == fill || load<u64>(starts, 24 + 8) == fill;
 }

@@ -3,29 +3,39 @@
 // In order of urgency: next segments for the streams, writing out, flushing, giving a volume back, checkpoints,
 // merging spaces, compaction. A job that is running is not asked for again.
 
-import { allocate, available, free } from '../std/allocator';
+import { allocate, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_UNASSIGN_EARLY, planted } from '../std/plant';
-import { DONE, ERROR_IO, FAILED, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_IO, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
 import { T_A, T_G, T_LENGTH, T_LOCK, T_OFFSET, T_SPACE, T_STATE, T_VALUE, ticketCount } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
 import {
-  VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf, volumeAt, volumeCount, volumeTotals,
+  VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf,
+  segmentsOfAll, volumeHead, volumeTotals,
 } from '../log/volumes';
-import { B_DURABLE, B_FILL, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer, openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBytes, unsubmittedBlocks, B_INFLIGHT, B_PINS } from '../log/writer';
+import {
+  B_DURABLE, B_FILL, B_INFLIGHT, B_PINS, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer,
+  openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBytes, unsubmittedBlocks,
+} from '../log/writer';
 import { C_VOLUME_RELEASED } from '../log/counting';
 import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
 import { collectFree, flushRun } from './flush';
 import { owner as mendOwner } from './mend';
-import { MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet, rootWanted, running, runningSet, wantFlush, wantRoot } from './mode';
+import {
+  MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet,
+  rootWanted, running, runningSet, wantFlush, wantRoot,
+} from './mode';
 import { writeStep } from './readwrite';
 import { homesFresh, homesNote, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
-import { OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult, operationRoom } from './state';
+import {
+  OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult,
+  operationRoom,
+} from './state';
 
 export const JOB_FLUSH: u32 = 7;
 export const JOB_CHECKPOINT: u32 = 9;
@@ -92,15 +102,13 @@ export function backgroundWanted(): u32 {
 
 /** Sealed segments in the replay range that strand too much: an eighth of all. */
 function strandedMost(): u32 {
-  let total: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) total += load<u32>(volumeAt(i), V_SEGMENT_COUNT);
-  return max(total / 8, 4);
+  return max(segmentsOfAll() / 8, 4);
 }
 
 // ---- giving a volume back ----------------------------------------------------------------------------------------
 
 function leavingVolume(): u32 {
-  for (let i: u32 = 0; i < volumeCount; i++) if (load<u32>(volumeAt(i), V_STATE) == VOLUME_EVACUATING) return volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) if (load<u32>(volume, V_STATE) == VOLUME_EVACUATING) return volume;
   return 0;
 }
 
@@ -164,12 +172,11 @@ function evacuationJob(): u32 {
   if (liveTotal(load<u32>(volume, V_ID)) && choose(1)) return JOB_COMPACT;
   return JOB_CHECKPOINT; // it flushes, moves the replay range and the pages
 }
-let evacuationFrom: f64 = 0;
+let evacuationFrom: u32 = 0;
 
 /** Takes the streams off a volume that is given back. */
 function leaveVolume(volume: u32): u32 {
-  let room: u32 = 4 * bufferBytes(segmentBlocksMost);
-  if (available() < room) return needMemory(room);
+  if (lacks(4 * bufferBytes(segmentBlocksMost))) return MEMORY;
   for (let stream: u32 = 0; stream < 2; stream++) {
     let buffer = openBuffer(stream);
     if (buffer && load<u32>(buffer, B_VOLUME) == volume && nextCount(stream)) segmentAdvance(stream, false);
@@ -261,8 +268,7 @@ export function operationStep(ticket: u32): u32 {
     } else if (phase == 2) {
       let code = operationPrepare(payload);
       if (code) return fail(code);
-      let room = operationRoom(payload);
-      if (available() < room) return needMemory(room);
+      if (lacks(operationRoom(payload))) return MEMORY;
       let status = admit(ticket, RECORD_OPERATION, 0, true);
       if (status != DONE) return status;
       perform(payload);
@@ -284,8 +290,7 @@ function perform(payload: u32): void {
 }
 
 export function operationEnd(ticket: u32): void {
-  let payload = <u32>load<u64>(ticket, T_G);
-  if (payload) free(payload);
+  free(<u32>load<u64>(ticket, T_G));
 }
 
 /** MERGE: a space whose only holder is one child goes into it. Not while a checkpoint images either. */
@@ -300,8 +305,7 @@ export function mergeStep(ticket: u32): u32 {
   store<u16>(payload, <u16>OP_MERGE);
   store<u32>(payload, mergeParent, 4);
   store<u32>(payload, mergeChild, 16);
-  let room = operationRoom(payload);
-  if (available() < room) return needMemory(room);
+  if (lacks(operationRoom(payload))) return MEMORY;
   let status = admit(ticket, RECORD_OPERATION, 0, true);
   if (status == FAILED && !failedReadOnly) return DONE; // no room now: another time
   if (status != DONE) return status;

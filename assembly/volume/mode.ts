@@ -40,13 +40,18 @@ export function compactedFlushed(): void { compactedUnflushed = 0; }
 export let closing: bool = false;
 export function closingSet(value: bool): void { closing = value; }
 
-// A device reports a failed flush once, to whoever asked; what anybody wrote before may be gone.
+// A device reports a failed flush once, to whoever asked; what anybody wrote before may be gone. It is noted when the command ends, not when its
+// ticket is stepped: a flush of somebody else's that succeeds in between covers nothing of that.
 /** Of the log's flush: the root that is being committed must be written again. */
 export let rootLost: bool = false;
 export function rootLostSet(value: bool): void { rootLost = value; }
 /** Of a root's flush: the log must give its unflushed range up. */
 export let deviceFlushFailed: bool = false;
 export function deviceFlushFailedSet(value: bool): void { deviceFlushFailed = value; }
+export function flushFailedNote(ofRoot: bool): void {
+  if (ofRoot) deviceFlushFailed = true;
+  else rootLost = true;
+}
 
 /** Kinds of tickets under way, as bits. */
 export let running: u32 = 0;

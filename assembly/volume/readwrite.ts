@@ -4,9 +4,8 @@
 // one record's data), and partial blocks, whose rest is gathered first. A partial block is only written if nobody wrote
 // the block since it was gathered; else it is gathered again, so overlapping writes are serialised without locks.
 
-import { available } from '../std/allocator';
 import { count } from '../std/counters';
-import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, PLAN, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacks } from '../abi/status';
 import {
   COPY_IN, COPY_OUT, T_A, T_B, T_C, T_D, T_EPOCH, T_LENGTH, T_OFFSET, T_PROGRESS, T_SPACE, T_STATE, ZERO_OUT, planAdd, planClear,
 } from '../abi/ticket';
@@ -26,6 +25,15 @@ import { isSource, trimRoom } from './state';
 /** Trims go in entries of at most so many leaves, which bounds what one of them does. */
 const TRIM_LEAVES: u64 = 256;
 
+/** Where a ticket stands, in bytes of its space, and how many it has before it. */
+function positionOf(ticket: u32): f64 { return load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS); }
+function leftOf(ticket: u32): f64 { return load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS); }
+function advance(ticket: u32, bytes: u64): void { store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>bytes, T_PROGRESS); }
+
+/** The block that has the byte at this position, and the byte's place in it. */
+function blockAt(position: f64): u64 { return <u64>position >> BLOCK_SHIFT; }
+function edgeAt(position: f64): u32 { return <u32>(<u64>position) & (BLOCK_BYTES - 1); }
+
 // T_A holds the gather request. Read: T_B first block's offset in it.
 export function readStep(ticket: u32): u32 {
   while (true) {
@@ -33,13 +41,13 @@ export function readStep(ticket: u32): u32 {
     if (state == 0) {
       let space = load<u32>(ticket, T_SPACE);
       if (!spacePointer(space)) return fail(ERROR_NOT_FOUND);
-      let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
+      let position = positionOf(ticket);
+      let left = leftOf(ticket);
       if (left <= 0) return DONE;
-      let block = <u64>(position / <f64>BLOCK_BYTES);
-      let edge = <u32>(position - <f64>block * <f64>BLOCK_BYTES);
-      let blocks = <u32>min<f64>((left + <f64>(edge + BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES, <f64>GATHER_BLOCKS_MAX);
-      if (available() < gatherRoom(blocks)) return needMemory(gatherRoom(blocks));
+      let block = blockAt(position);
+      let edge = edgeAt(position);
+      let blocks = <u32>min<u64>(blockAt(left + <f64>(edge + BLOCK_BYTES - 1)), GATHER_BLOCKS_MAX);
+      if (lacks(gatherRoom(blocks))) return MEMORY;
       store<u32>(ticket, gatherOpen(space, load<u32>(ticket, T_EPOCH), block, blocks), T_A);
       store<u32>(ticket, edge, T_B);
       store<u32>(ticket, blocks, T_C);
@@ -114,21 +122,21 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       if (bad) return fail(bad);
       store<u32>(ticket, 1, T_STATE);
     } else if (state == 1) {
-      let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
+      let position = positionOf(ticket);
+      let left = leftOf(ticket);
       if (left <= 0) {
         if (load<u32>(ticket, T_EPOCH) != 1 || zeros) return DONE;
         store<u32>(ticket, 5, T_STATE);
         continue;
       }
-      let block = <u64>(position / <f64>BLOCK_BYTES);
-      let edge = <u32>(position - <f64>block * <f64>BLOCK_BYTES);
+      let block = blockAt(position);
+      let edge = edgeAt(position);
       if (edge || left < <f64>BLOCK_BYTES) {
         // The last block of a space whose size is not a multiple of the block has nothing behind its end to keep.
         // Nothing is gathered, and pinned, while there is no room for it: what it pins may be what has to come free.
         let status = admit(ticket, RECORD_DATA, 1, zeros);
         if (status != DONE) return status;
-        if (available() < gatherRoom(1)) return needMemory(gatherRoom(1));
+        if (lacks(gatherRoom(1))) return MEMORY;
         store<u32>(ticket, <u32>min<f64>(left, <f64>(BLOCK_BYTES - edge)), T_D);
         store<u32>(ticket, gatherOpen(load<u32>(ticket, T_SPACE), EPOCH_CURRENT, block, 1), T_A);
         planClear(ticket);
@@ -145,15 +153,14 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       let kind = load<u32>(gatherPlace(load<u32>(ticket, T_A), 0));
       if (zeros && kind != KIND_MAPPED && kind != KIND_BUFFER) {
         gatherDrop(ticket); // zeros over nothing
-        store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>load<u32>(ticket, T_D), T_PROGRESS);
+        advance(ticket, load<u32>(ticket, T_D));
         store<u32>(ticket, 1, T_STATE);
       } else store<u32>(ticket, 3, T_STATE);
     } else if (state == 3) {
       let bad = rangeCheck(ticket); // the space may have been cut or left meanwhile
       if (bad) return fail(bad);
       let partial = load<u32>(ticket, T_D);
-      let left = load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS);
-      let wanted = partial ? 1 : <u32>min<f64>(left / <f64>BLOCK_BYTES, <f64>RECORD_DATA_MAX);
+      let wanted = partial ? 1 : <u32>min<u64>(blockAt(leftOf(ticket)), RECORD_DATA_MAX);
       let status = admit(ticket, RECORD_DATA, wanted, zeros);
       if (status == WAIT && partial) {
         gatherDrop(ticket);
@@ -179,8 +186,7 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         if (load<u32>(place) == KIND_MAPPED || load<u32>(place) == KIND_BUFFER) memory.copy(address, load<u32>(place, 16), BLOCK_BYTES);
         else memory.fill(address, 0, BLOCK_BYTES);
         gatherDrop(ticket);
-        let position = load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS);
-        let edge = <u32>(position - floor<f64>(position / <f64>BLOCK_BYTES) * <f64>BLOCK_BYTES);
+        let edge = edgeAt(positionOf(ticket));
         if (zeros) {
           memory.fill(address + edge, 0, partial);
           continue;
@@ -216,7 +222,7 @@ function append(ticket: u32): void {
   let slot = load<u32>(ticket, T_B);
   let blocks = load<u32>(ticket, T_C);
   let space = load<u32>(ticket, T_SPACE);
-  let virtualBlock = <u64>((load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
+  let virtualBlock = blockAt(positionOf(ticket));
   let block = blockOf(volume, load<u32>(buffer, B_SEGMENT), slot);
   for (let i: u32 = 0; i < blocks; i++) {
     let at = sequenceTake();
@@ -224,7 +230,7 @@ function append(ticket: u32): void {
     tablePut(space, virtualBlock + <u64>i, id, block + i, epoch, at);
   }
   let partial = load<u32>(ticket, T_D);
-  store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>(partial ? partial : blocks << BLOCK_SHIFT), T_PROGRESS);
+  advance(ticket, partial ? partial : blocks << BLOCK_SHIFT);
 }
 
 /** One trim entry over whole blocks. */
@@ -232,19 +238,18 @@ function trimPart(ticket: u32): u32 {
   let bad = rangeCheck(ticket);
   if (bad) return fail(bad);
   let space = load<u32>(ticket, T_SPACE);
-  let block = <u64>((load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
-  let blocks = <u64>((load<f64>(ticket, T_LENGTH) - load<f64>(ticket, T_PROGRESS)) / <f64>BLOCK_BYTES);
+  let block = blockAt(positionOf(ticket));
+  let blocks = blockAt(leftOf(ticket));
   let most = TRIM_LEAVES * <u64>leafBlocks - (block & <u64>(leafBlocks - 1));
   if (blocks > most) blocks = most;
-  let room = min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom());
-  if (available() < room) return needMemory(room);
+  if (lacks(min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom()))) return MEMORY;
   let status = admit(ticket, RECORD_DATA, 0, true);
   if (status != DONE) return status;
   let buffer = recordEnsure(STREAM_USER, RECORD_DATA);
   let at = sequenceTake();
   entryAppend(buffer, ENTRY_TRIM, space, epoch, block, 0, 0, blocks, at);
   tableTrim(space, block, blocks, epoch, at);
-  store<f64>(ticket, load<f64>(ticket, T_PROGRESS) + <f64>blocks * <f64>BLOCK_BYTES, T_PROGRESS);
+  advance(ticket, blocks << BLOCK_SHIFT);
   return DONE;
 }
 

@@ -49,7 +49,7 @@ import { same } from './striped';
 import { tailRun } from './mend';
 import { stateImageRead, stateInitialize } from './state';
 
-import { TREE_ROOM, listReference, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeSize, treeSweep, levelCount } from './tree';
+import { TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize, treeSweep } from './tree';
 
 let area: u32 = 0;
 let planCopies: u32 = 0;
@@ -142,7 +142,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
     } else if (state == 4) {
-      if (available() < 2 * TREE_ROOM) return needMemory(2 * TREE_ROOM);
+      if (!treeBounded()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
+      let room = treeRoom(load<u32>(openedRoot, O_NODE_COUNT)) + TREE_ROOM;
+      if (available() < room) return needMemory(room);
       planClear(ticket);
       rootTake();
       if (!rootInside(openedRoot) || !treeBegin()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
@@ -358,14 +360,18 @@ function rootNames(root: usize, stream: u32, at: u32 = 0): u32 {
   return 2 + <u32>load<u16>(record, S_LIST_COUNT);
 }
 
+/** Whether the root names no more pages than there are blocks, and than fit into memory. */
+function treeBounded(): bool {
+  let slots = <f64>load<u32>(openedRoot, O_NODE_COUNT);
+  let bound: f64 = 0;
+  for (let i: u32 = 0; i < volumeCount; i++) bound += <f64>load<u32>(volumeAt(i), V_SEGMENT_COUNT) * <f64>load<u32>(volumeAt(i), V_SEGMENT_BLOCKS);
+  return slots <= bound && slots * 64 <= 1073741824;
+}
+
 function treeBegin(): bool {
   let height = <u32>load<u16>(openedRoot, O_HEIGHT);
   let top = <u32>load<u16>(openedRoot, O_TOP_COUNT);
-  let slots = load<u32>(openedRoot, O_NODE_COUNT);
-  let bound: f64 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) bound += <f64>load<u32>(volumeAt(i), V_SEGMENT_COUNT) * <f64>load<u32>(volumeAt(i), V_SEGMENT_BLOCKS);
-  if (<f64>slots > bound || <f64>slots * 64 > 1073741824) return false;
-  treeSize(slots);
+  treeSize(load<u32>(openedRoot, O_NODE_COUNT));
   if (treeHeightNow() != height || levelCount(height) != top) return false;
   for (let i: u32 = 0; i < top; i++) if (!nodeInside(<u32>(openedRoot + O_TOP) + i * NODE_BYTES, height)) return false;
   for (let i: u32 = 0; i < top; i++) nodeLoaded(height, i, <u32>(openedRoot + O_TOP) + i * NODE_BYTES);
@@ -635,6 +641,8 @@ function loadedState(): bool {
     }
     free(image);
   }
+  // Pages in which nothing counts any more are named by the root on disk until the next is committed: every open reads them.
+  metaRecount(false);
   treeSweep();
   return stateFound;
 }

@@ -37,7 +37,6 @@ import { recordMemory } from './admit';
 import { FILL_MARGIN, cutAdd, cutFind, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
-import { metaRecount } from './tree';
 
 export let replayedEntries: f64 = 0;
 
@@ -803,7 +802,6 @@ export function replayFinish(): void {
   sequenceSet(applied);
   durableSet(applied);
   tableRecount();
-  metaRecount(false);
   // Where replay starts is not free, even if nothing in it counts.
   for (let which: u32 = 0; which < 2; which++) {
     let volume = volumeById(load<u16>(starts + which * 24));

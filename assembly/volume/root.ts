@@ -27,7 +27,7 @@ import {
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
-import { deviceFlushFailedSet, failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+import { failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
 
 /** Fill sequences that a life may use beyond what its root lists, before it commits another. */
 export const FILL_MARGIN: u64 = 256;
@@ -246,7 +246,6 @@ export function rootRun(ticket: u32): u32 {
     return PLAN;
   }
   let flushing = state == 2 || state == 4;
-  if (flushing && load<u32>(ticket, T_RESULT)) deviceFlushFailedSet(true);
   if (load<u32>(ticket, T_RESULT) || (flushing && rootLost)) {
     if (attempts++ < 2) {
       generation++; // the same slot again: the other one holds the newest root that is known good

@@ -4,13 +4,14 @@
 // A snapshot with epoch e pins e in each member's space; a child space pins its parent's epoch. A space that is neither
 // current nor pinned is destroyed; one that is not current and is pinned by a single child alone merges into that child.
 
-import { allocate, free, resize } from '../std/allocator';
+import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { count } from '../std/counters';
+import { capacityAfter, listRemove } from '../std/list';
 import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE } from '../abi/status';
-import { BLOCK_BYTES, SPACE_NONE, VIRTUAL_BLOCK_MAX } from '../format/constants';
+import { BLOCK_BYTES, SPACE_NONE } from '../format/constants';
 import {
-  SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags, spaceNext,
-  spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
+  SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
+  spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
 import { C_FORWARD_DROPPED, C_FORWARD_FOLLOWED, C_ROLLBACK, C_SNAPSHOT_DELETED, C_SPACE_MERGED } from '../log/counting';
@@ -32,10 +33,10 @@ export const SNAPSHOT_COUNT_MAX: u32 = 65535;
 export const SIZE_BYTES_MAX: f64 = 4503599627370496; // 2^40 blocks
 const DEPTH_MAX: u32 = 32;
 
-// Source, 272 bytes: u32 space, u32 volume, u32 nameBytes, u32 0, name[256].
+// Source, 272 bytes: u32 space, u32 nameBytes, u32 volume, u32 0, name[256]. A snapshot's member has the first two and the name alike.
 const X_SPACE: usize = 0;
-const X_VOLUME: usize = 4;
-const X_NAME_BYTES: usize = 8;
+const X_NAME_BYTES: usize = 4;
+const X_VOLUME: usize = 8;
 const X_NAME: usize = 16;
 const SOURCE_BYTES: u32 = 272;
 
@@ -87,8 +88,8 @@ export function spaceForward(space: u32): u32 {
 
 function forwardAdd(from: u32, to: u32, at: u64): void {
   if (forwardCount == forwardCapacity) {
-    forwardCapacity = forwardCapacity ? forwardCapacity * 2 : 8;
-    forwards = forwards ? resize(forwards, forwardCapacity * 16) : allocate(forwardCapacity * 16);
+    forwardCapacity = capacityAfter(forwardCapacity);
+    forwards = resize(forwards, forwardCapacity * 16);
   }
   let forward = forwards + forwardCount * 16;
   store<u32>(forward, from);
@@ -115,9 +116,11 @@ function forwardNames(space: u32): bool {
   return false;
 }
 
+function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id); }
+
 /** An id that no space and no forward uses, at or above `from`; SPACE_NONE when there is none. */
 function spaceIdFree(from: u32): u32 {
-  for (let id = from; id < 0xfff0; id++) if (spacePointer(id) == 0 && !forwardNames(id)) return id;
+  for (let id = from; id < 0xfff0; id++) if (spaceIdUsable(id) && !forwardNames(id)) return id;
   return SPACE_NONE;
 }
 
@@ -132,6 +135,22 @@ function sourceByName(volume: u32, name: u32, bytes: u32): u32 {
     if (load<u32>(source, X_VOLUME) == volume && load<u32>(source, X_NAME_BYTES) == bytes && bytesEqual(source + <u32>X_NAME, name, bytes)) return source;
   }
   return 0;
+}
+
+/** The source that has the name of this member of a snapshot now, or 0. */
+function sourceOfMember(snapshot: u32, member: u32): u32 {
+  return sourceByName(load<u32>(snapshot, Y_VOLUME), member + <u32>X_NAME, load<u32>(member, X_NAME_BYTES));
+}
+
+/** Whether a snapshot of the virtual volume, or of its space `only`, has this source as a member. */
+function isMember(source: u32, volume: u32, only: u32): bool {
+  return load<u32>(source, X_VOLUME) == volume && (only == SPACE_NONE || load<u32>(source, X_SPACE) == only);
+}
+
+function membersOf(volume: u32, only: u32): u32 {
+  let members: u32 = 0;
+  for (let i: u32 = 0; i < sourceCount; i++) if (isMember(sourceAt(i), volume, only)) members++;
+  return members;
 }
 
 function sourceBySpace(space: u32): u32 {
@@ -154,11 +173,23 @@ function snapshotNamed(volume: u32, name: u32, bytes: u32): bool {
   return false;
 }
 
+/** Whether another snapshot of this name may be made: 0, or an error code. */
+function snapshotAllowed(volume: u32, name: u32, bytes: u32): u32 {
+  if (bytes == 0) return ERROR_RANGE;
+  if (snapshotNamed(volume, name, bytes)) return ERROR_EXISTS;
+  return snapshotCount == SNAPSHOT_COUNT_MAX || epoch >= 0xfffffff0 ? ERROR_LIMIT : 0;
+}
+
+function sizeAllowed(bytes: f64): bool { return bytes >= 0 && bytes <= SIZE_BYTES_MAX; }
+function blocksOf(bytes: f64): u64 { return <u64>((bytes + <f64>(BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES); }
+/** A name in a payload, padded. */
+function payloadName(bytes: u32): u32 { return (bytes + 3) & ~3; }
+
 /** Bytes of the payload that begins at `payload`, or 0 when it does not fit into `limit`. */
 export function payloadBytes(payload: u32, limit: u32): u32 {
   if (limit < OP_FIXED_BYTES) return 0;
   let name = <u32>load<u16>(payload, 2);
-  let bytes = OP_FIXED_BYTES + ((name + 3) & ~3);
+  let bytes = OP_FIXED_BYTES + payloadName(name);
   if (name > NAME_BYTES_MAX) return 0;
   if (load<u16>(payload) == <u16>OP_ROLLBACK) bytes += 4 * SOURCE_COUNT_MAX;
   return bytes <= limit ? bytes : 0;
@@ -173,7 +204,7 @@ export function operationPrepare(payload: u32): u32 {
   let name = payload + OP_FIXED_BYTES;
   if (nameBytes > NAME_BYTES_MAX) return ERROR_RANGE;
   if (op == OP_CREATE_SOURCE) {
-    if (nameBytes == 0 || !(b >= 0 && b <= SIZE_BYTES_MAX)) return ERROR_RANGE;
+    if (nameBytes == 0 || !sizeAllowed(b)) return ERROR_RANGE;
     if (sourceByName(a, name, nameBytes)) return ERROR_EXISTS;
     if (sourceCount == SOURCE_COUNT_MAX) return ERROR_LIMIT;
     let id = spaceIdFree(0);
@@ -182,35 +213,27 @@ export function operationPrepare(payload: u32): u32 {
     return 0;
   }
   if (op == OP_SNAPSHOT) {
-    if (nameBytes == 0) return ERROR_RANGE;
-    if (snapshotNamed(a, name, nameBytes)) return ERROR_EXISTS;
-    if (snapshotCount == SNAPSHOT_COUNT_MAX || epoch >= 0xfffffff0) return ERROR_LIMIT;
-    let only = load<u32>(payload, 16);
-    let members: u32 = 0;
-    for (let i: u32 = 0; i < sourceCount; i++) {
-      if (load<u32>(sourceAt(i), X_VOLUME) == a && (only == SPACE_NONE || load<u32>(sourceAt(i), X_SPACE) == only)) members++;
-    }
-    if (!members) return ERROR_NOT_FOUND;
+    let refused = snapshotAllowed(a, name, nameBytes);
+    if (refused) return refused;
+    if (!membersOf(a, load<u32>(payload, 16))) return ERROR_NOT_FOUND;
     store<u32>(payload, nextSnapshotId, 20);
     return 0;
   }
   if (op == OP_DELETE_SNAPSHOT) return snapshotById(a) ? 0 : ERROR_NOT_FOUND;
   if (op == OP_RESIZE) {
-    if (!(b >= 0 && b <= SIZE_BYTES_MAX)) return ERROR_RANGE;
+    if (!sizeAllowed(b)) return ERROR_RANGE;
     return sourceBySpace(a) ? 0 : ERROR_NOT_FOUND;
   }
   if (op == OP_ROLLBACK) {
     let snapshot = snapshotById(a);
     if (!snapshot) return ERROR_NOT_FOUND;
-    if (nameBytes == 0) return ERROR_RANGE;
-    let volume = load<u32>(snapshot, Y_VOLUME);
-    if (snapshotNamed(volume, name, nameBytes)) return ERROR_EXISTS;
-    if (snapshotCount == SNAPSHOT_COUNT_MAX || epoch >= 0xfffffff0) return ERROR_LIMIT;
-    let made = name + ((nameBytes + 3) & ~3);
+    let refused = snapshotAllowed(load<u32>(snapshot, Y_VOLUME), name, nameBytes);
+    if (refused) return refused;
+    let made = name + payloadName(nameBytes);
     let from: u32 = 0;
     for (let i: u32 = 0; i < load<u32>(snapshot, Y_MEMBERS); i++) {
       let member = memberAt(snapshot, i);
-      if (!sourceByName(volume, member + 16, load<u32>(member, 4))) return ERROR_NOT_FOUND;
+      if (!sourceOfMember(snapshot, member)) return ERROR_NOT_FOUND;
       if (spaceDepth(load<u32>(member)) + 1 >= DEPTH_MAX) return ERROR_LIMIT;
       let id = spaceIdFree(from);
       if (id == SPACE_NONE) return ERROR_LIMIT;
@@ -226,7 +249,7 @@ export function operationPrepare(payload: u32): u32 {
 
 /** Bytes of a prepared payload as it goes into the log. */
 export function operationBytes(payload: u32): u32 {
-  let bytes = OP_FIXED_BYTES + ((<u32>load<u16>(payload, 2) + 3) & ~3);
+  let bytes = OP_FIXED_BYTES + payloadName(load<u16>(payload, 2));
   if (load<u16>(payload) == <u16>OP_ROLLBACK) bytes += 4 * load<u32>(snapshotById(load<u32>(payload, 4)), Y_MEMBERS);
   return bytes;
 }
@@ -259,9 +282,9 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
   let c = load<u32>(payload, 16);
   let d = load<u32>(payload, 20);
   let name = payload + OP_FIXED_BYTES;
-  if (nameBytes > NAME_BYTES_MAX || OP_FIXED_BYTES + ((nameBytes + 3) & ~3) > bytes) return false;
+  if (nameBytes > NAME_BYTES_MAX || OP_FIXED_BYTES + payloadName(nameBytes) > bytes) return false;
   if (op == OP_CREATE_SOURCE) {
-    if (c >= 0xfff0 || spacePointer(c) || !(b >= 0 && b <= SIZE_BYTES_MAX) || sourceCount == SOURCE_COUNT_MAX || nameBytes == 0) return false;
+    if (!spaceIdUsable(c) || !sizeAllowed(b) || sourceCount == SOURCE_COUNT_MAX || nameBytes == 0) return false;
     spaceCreate(c, at, SPACE_NONE, 0, b);
     spaceFlag(c, SPACE_CURRENT, true);
     sourceAdd(c, a, name, nameBytes);
@@ -279,13 +302,7 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
     let snapshot = snapshotById(a);
     if (!snapshot) return false;
     count(C_SNAPSHOT_DELETED);
-    for (let i: u32 = 0; i < snapshotCount; i++) {
-      if (snapshotAt(i) == snapshot) {
-        memory.copy(snapshots + (i << 2), snapshots + ((i + 1) << 2), (snapshotCount - i - 1) << 2);
-        break;
-      }
-    }
-    snapshotCount--;
+    snapshotCount = listRemove(snapshots, snapshotCount, snapshot);
     for (let i: u32 = 0; i < load<u32>(snapshot, Y_MEMBERS); i++) {
       let space = load<u32>(memberAt(snapshot, i));
       pinRemove(space, load<u32>(snapshot, Y_EPOCH));
@@ -295,9 +312,9 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
     return true;
   }
   if (op == OP_RESIZE) {
-    if (!spacePointer(a) || !(b >= 0 && b <= SIZE_BYTES_MAX)) return false;
-    let from = <u64>((b + <f64>(BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES);
-    let to = <u64>((spaceSizeBytes(a) + <f64>(BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES);
+    if (!spacePointer(a) || !sizeAllowed(b)) return false;
+    let from = blocksOf(b);
+    let to = blocksOf(spaceSizeBytes(a));
     if (to > from) tableTrim(a, from, to - from, epoch, at);
     spaceResize(a, b);
     return true;
@@ -306,22 +323,20 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
     let snapshot = snapshotById(a);
     if (!snapshot || nameBytes == 0 || snapshotCount == SNAPSHOT_COUNT_MAX) return false;
     let members = load<u32>(snapshot, Y_MEMBERS);
-    let volume = load<u32>(snapshot, Y_VOLUME);
-    let made = name + ((nameBytes + 3) & ~3);
-    if (OP_FIXED_BYTES + ((nameBytes + 3) & ~3) + members * 4 > bytes) return false;
+    let made = name + payloadName(nameBytes);
+    if (made + members * 4 > payload + bytes) return false;
     for (let i: u32 = 0; i < members; i++) {
       let id = load<u32>(made + i * 4);
       let member = memberAt(snapshot, i);
-      if (id >= 0xfff0 || spacePointer(id) || !sourceByName(volume, member + 16, load<u32>(member, 4)) || !spacePointer(load<u32>(member))) return false;
+      if (!spaceIdUsable(id) || !sourceOfMember(snapshot, member) || !spacePointer(load<u32>(member))) return false;
     }
     count(C_ROLLBACK);
-    snapshotTake(d, volume, SPACE_NONE, b, SNAPSHOT_AUTOMATIC, name, nameBytes);
+    snapshotTake(d, load<u32>(snapshot, Y_VOLUME), SPACE_NONE, b, SNAPSHOT_AUTOMATIC, name, nameBytes);
     for (let i: u32 = 0; i < members; i++) {
       let id = load<u32>(made + i * 4);
       let member = memberAt(snapshot, i);
-      let stands = load<u32>(member);
-      spaceCreate(id, at, stands, load<u32>(snapshot, Y_EPOCH), load<f64>(member, 8));
-      let source = sourceByName(volume, member + 16, load<u32>(member, 4));
+      spaceCreate(id, at, load<u32>(member), load<u32>(snapshot, Y_EPOCH), load<f64>(member, 8));
+      let source = sourceOfMember(snapshot, member);
       let left = load<u32>(source, X_SPACE);
       store<u32>(source, id, X_SPACE);
       spaceFlag(left, SPACE_CURRENT, false);
@@ -342,13 +357,7 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
   if (op == OP_DELETE_SOURCE) {
     let source = sourceBySpace(a);
     if (!source) return false;
-    for (let i: u32 = 0; i < sourceCount; i++) {
-      if (sourceAt(i) == source) {
-        memory.copy(sources + (i << 2), sources + ((i + 1) << 2), (sourceCount - i - 1) << 2);
-        break;
-      }
-    }
-    sourceCount--;
+    sourceCount = listRemove(sources, sourceCount, source);
     free(source);
     spaceFlag(a, SPACE_CURRENT, false);
     spaceRelax(a, at);
@@ -358,8 +367,7 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
 }
 
 function sourceAdd(space: u32, volume: u32, name: u32, nameBytes: u32): void {
-  let source = allocate(SOURCE_BYTES);
-  memory.fill(source, 0, SOURCE_BYTES);
+  let source = allocateZeroed(SOURCE_BYTES);
   store<u32>(source, space, X_SPACE);
   store<u32>(source, volume, X_VOLUME);
   store<u32>(source, nameBytes, X_NAME_BYTES);
@@ -370,21 +378,17 @@ function sourceAdd(space: u32, volume: u32, name: u32, nameBytes: u32): void {
 
 function snapshotAllocate(members: u32): u32 {
   if (snapshotCount == snapshotCapacity) {
-    snapshotCapacity = snapshotCapacity ? snapshotCapacity * 2 : 32;
-    snapshots = snapshots ? resize(snapshots, snapshotCapacity * 4) : allocate(snapshotCapacity * 4);
+    snapshotCapacity = capacityAfter(snapshotCapacity);
+    snapshots = resize(snapshots, snapshotCapacity * 4);
   }
-  let snapshot = allocate(SNAPSHOT_BYTES + members * MEMBER_BYTES);
-  memory.fill(snapshot, 0, SNAPSHOT_BYTES + members * MEMBER_BYTES);
+  let snapshot = allocateZeroed(SNAPSHOT_BYTES + members * MEMBER_BYTES);
   store<u32>(snapshots + (snapshotCount << 2), snapshot);
   snapshotCount++;
   return snapshot;
 }
 
 function snapshotTake(id: u32, volume: u32, only: u32, createdAt: f64, flags: u32, name: u32, nameBytes: u32): void {
-  let members: u32 = 0;
-  for (let i: u32 = 0; i < sourceCount; i++) {
-    if (load<u32>(sourceAt(i), X_VOLUME) == volume && (only == SPACE_NONE || load<u32>(sourceAt(i), X_SPACE) == only)) members++;
-  }
+  let members = membersOf(volume, only);
   let snapshot = snapshotAllocate(members);
   store<u32>(snapshot, id, Y_ID);
   store<u32>(snapshot, volume, Y_VOLUME);
@@ -397,13 +401,11 @@ function snapshotTake(id: u32, volume: u32, only: u32, createdAt: f64, flags: u3
   let at: u32 = 0;
   for (let i: u32 = 0; i < sourceCount; i++) {
     let source = sourceAt(i);
+    if (!isMember(source, volume, only)) continue;
     let space = load<u32>(source, X_SPACE);
-    if (load<u32>(source, X_VOLUME) != volume || (only != SPACE_NONE && space != only)) continue;
     let member = memberAt(snapshot, at++);
-    store<u32>(member, space);
-    store<u32>(member, load<u32>(source, X_NAME_BYTES), 4);
+    memory.copy(member, source, SOURCE_BYTES);
     store<f64>(member, spaceSizeBytes(space), 8);
-    memory.copy(member + 16, source + <u32>X_NAME, load<u32>(source, X_NAME_BYTES));
     pinAdd(space, epoch);
   }
   if (id >= nextSnapshotId) nextSnapshotId = id + 1;

@@ -17,7 +17,7 @@ import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, PLANT_NO_PARITY, PLANT_STALE_TRUSTED, planted } from '../std/plant';
 import { DONE, FAILED, PLAN, RESULT_IO, WAIT, needMemory } from '../abi/status';
 import {
-  COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX, T_ROWS, T_SCRATCH, T_STRIPED,
+  COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX, T_ROOT_STATE, T_ROWS, T_SCRATCH, T_STRIPED,
   WRITE, planAdd, planClear, planMark, planResult, planSwap,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -31,7 +31,7 @@ import {
   handleOf, redundant, rowAt, rowOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
-import { MODE_WRITE, failedReadOnly, mode } from './mode';
+import { MODE_WRITE, failedReadOnly, flushFailedNote, mode } from './mode';
 
 /** Reads rows of all readable members: member m's part lies m times the length behind the address. Marked, for this file alone. */
 const ROWS: u32 = 8;
@@ -290,10 +290,17 @@ function planStripes(ticket: u32, command: u32, volume: u32, scratch: u32): u32 
 
 // ---- members that fail a write -------------------------------------------------------------------------------------
 
+/** Whether a failed command is of a volume that may do without the member: what it means is seen when all of the plan has ended. */
+export function canBeFaulted(ticket: u32, index: u32): bool {
+  let volume = commandVolume(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
+  return volume != 0 && redundant(volume);
+}
+
 /** Looks at failed writes and flushes of volumes that can do without the member. False: the host has to commit that it is out. */
 function judge(ticket: u32): bool {
   let worst: u32 = 0;
   let waits = false;
+  let lost = false; // a flush that cannot be done without
   for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
     let result = planResult(ticket, i);
     if (!result) continue;
@@ -318,8 +325,10 @@ function judge(ticket: u32): bool {
     }
     if (!worst) store<u32>(ticket, i, T_RESULT_INDEX);
     worst = max(worst, result);
+    if (operation == FLUSH && canBeFaulted(ticket, i)) lost = true;
   }
   if (waits) return false;
+  if (lost) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
   store<u32>(ticket, worst, T_RESULT);
   return true;
 }

@@ -8,18 +8,20 @@
 // Images are referred to by a u32: page slot + 1, or 0x80000000 | address/8 of a list (u32 count, u32 slots) where an
 // image spans several pages.
 
-import { allocate, allocateAligned, free, resize } from '../std/allocator';
+import { allocate, allocateAligned, allocateZeroed, free, resize } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { BLOCK_BYTES, FORMAT_MAJOR } from '../format/constants';
 import { pageSeed } from '../format/key';
 import { TOP_MAX } from '../format/root';
 import {
-  FRAGMENT_BYTES, FRAGMENT_PAYLOAD_MAX, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_KIND, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A,
-  N_BLOCK_B, N_CHECKPOINT, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_MAGIC, P_CHECKPOINT, P_COUNT,
-  P_KIND, P_LEVEL, P_USED,
+  FRAGMENT_BYTES, FRAGMENT_PAYLOAD_MAX, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_KIND, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES,
+  N_BLOCK_A, N_BLOCK_B, N_CHECKPOINT, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_MAGIC,
+  P_CHECKPOINT, P_COUNT, P_KIND, P_LEVEL, P_USED,
 } from '../format/page';
-import { META, SEG_BUFFER, SEG_FLAGS, SEG_META_LIVE, SEG_PINS, SEG_STATE, SEG_VICTIM, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, segmentFree, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
+import {
+  SEG_FLAGS, SEG_META_LIVE, SEG_VICTIM, V_SEGMENT_BLOCKS, eachSegment, emptyMetaFree, segmentOf, segmentsBegin, segmentsNext, volumeById,
+} from '../log/volumes';
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
 import { checkpointNumber } from './root';
@@ -53,6 +55,11 @@ export function node(level: u32, index: u32): u32 {
 /** Memory that growing the tree by some thousand nodes takes, and writing a page of each kind. */
 export const TREE_ROOM: u32 = 1048576;
 
+/** Memory for a tree of so many pages: a node for each, in chunks that are in a list, and an index page for each 127 of them. */
+export function treeRoom(slots: u32): u32 {
+  return slots * (TN_BYTES + 1) + TREE_ROOM;
+}
+
 export function treeInitialize(): void {
   pages = allocateAligned(3 * BLOCK_BYTES, BLOCK_BYTES);
 }
@@ -63,7 +70,7 @@ function levelGrow(level: u32, total: u32): void {
   if (chunks > capacity) {
     let list = load<u32>(chunkLists + (level << 2));
     let wanted = max(chunks, capacity * 2);
-    list = list ? resize(list, wanted << 2) : allocate(wanted << 2);
+    list = resize(list, wanted << 2);
     for (let i = capacity; i < wanted; i++) store<u32>(list + (i << 2), 0);
     store<u32>(chunkLists + (level << 2), list);
     store<u32>(capacities + (level << 2), wanted);
@@ -71,9 +78,7 @@ function levelGrow(level: u32, total: u32): void {
   let list = load<u32>(chunkLists + (level << 2));
   for (let i: u32 = 0; i < chunks; i++) {
     if (load<u32>(list + (i << 2))) continue;
-    let chunk = allocate(CHUNK_NODES * TN_BYTES);
-    memory.fill(chunk, 0, CHUNK_NODES * TN_BYTES);
-    store<u32>(list + (i << 2), chunk);
+    store<u32>(list + (i << 2), allocateZeroed(CHUNK_NODES * TN_BYTES));
   }
   store<u32>(counts + (level << 2), total);
 }
@@ -362,10 +367,7 @@ export function treeAbort(): void {
 
 /** After a root was committed: counts the pages in each segment anew; metadata segments without any are free. */
 export function metaRecount(release: bool): void {
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) store<u32>(segmentOf(volume, index), 0, SEG_META_LIVE);
-  }
+  for (segmentsBegin(); segmentsNext(); ) store<u32>(eachSegment, 0, SEG_META_LIVE);
   let height = treeHeightNow();
   for (let level: u32 = 0; level <= height; level++) {
     for (let i: u32 = 0; i < levelCount(level); i++) {
@@ -378,11 +380,5 @@ export function metaRecount(release: bool): void {
     }
   }
   if (!release) return;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) == <u8>META && !load<u32>(segment, SEG_META_LIVE) && !load<u32>(segment, SEG_BUFFER) && !load<u32>(segment, SEG_PINS)) segmentFree(volume, segment);
-    }
-  }
+  for (segmentsBegin(); segmentsNext(); ) emptyMetaFree();
 }

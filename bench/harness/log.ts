@@ -88,20 +88,17 @@ export async function openLog<Device extends SyncStorageDevice>(
 /**
  * A file of its own in the bench's directory, written from front to back and flushed: what is measured then is the steady state, in which neither the file
  * system allocates blocks nor the system pages for its cache. (On virtual machines the first touch of a page costs more than everything that is measured.)
+ * What lies behind `writtenBytes` takes no space until it is written.
  */
-export function newFile(context: Context, name: string, sizeBytes: number): FileDevice {
-  const device = sparseFile(context, name, sizeBytes);
-  const bytes = new Uint8Array(4 * 2 ** 20).fill(0xff);
-  for (let at = 0; at < sizeBytes; at += bytes.length) device.writeSync(at, bytes.subarray(0, Math.min(bytes.length, sizeBytes - at)));
-  device.flushSync();
-  return device;
-}
-
-/** A file that takes no space until it is written. */
-export function sparseFile(context: Context, name: string, sizeBytes: number): FileDevice {
+export function newFile(context: Context, name: string, sizeBytes: number, writtenBytes = sizeBytes): FileDevice {
   const path = `${context.directory}/${name}`;
   rmSync(path, { force: true });
-  return FileDevice.openSync(path, { create: 'exclusive', sizeBytes });
+  const device = FileDevice.openSync(path, { create: 'exclusive', sizeBytes });
+  const bytes = new Uint8Array(4 * 2 ** 20).fill(0xff);
+  for (let at = 0; at < writtenBytes; at += bytes.length)
+    device.writeSync(at, bytes.subarray(0, Math.min(bytes.length, writtenBytes - at)));
+  device.flushSync();
+  return device;
 }
 
 export async function dropFile(device: FileDevice): Promise<void> {

@@ -1,14 +1,15 @@
 // The one file that knows WebAssembly. A log has its own instance; instances share one compiled module.
 //
 // No loader: @assemblyscript/loader lifts strings, arrays and classes out of a managed heap, and the core has none of these (runtime `stub`, numbers
-// across the boundary only); it is deprecated upstream as well. What is left of its job is the `abort` below.
+// across the boundary only); it is deprecated upstream as well. What is left of its job is the `abort` below, for the builds of the tests: a failed assertion
+// of the published core is a plain trap, which reaches the caller as WebAssembly.RuntimeError.
 import { inlineCore } from './inline.ts';
 import type { CoreExports } from './exports.ts';
 
 /** The core as bytes or compiled. */
 export type CoreSource = Uint8Array<ArrayBuffer> | ArrayBuffer | WebAssembly.Module;
 
-/** An assertion of the core failed: a bug of ours. */
+/** An assertion of the core failed: a bug of ours. Says where, which the published core does not. */
 export class CoreAbort extends Error {
   override readonly name = 'CoreAbort';
 }

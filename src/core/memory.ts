@@ -9,6 +9,8 @@ export class CoreMemory {
   readonly memory: WebAssembly.Memory;
   #bytes!: Uint8Array<ArrayBuffer>;
   #view!: DataView<ArrayBuffer>;
+  /** The last one that was made: a block is copied out of where it was read to, and the next is read to the same place. Making one takes 0.1 µs. */
+  #slice: Uint8Array<ArrayBuffer> | undefined;
 
   constructor(memory: WebAssembly.Memory) {
     this.memory = memory;
@@ -32,7 +34,9 @@ export class CoreMemory {
 
   /** A view for one I/O. Dead after the next `grow`: the loop drains its I/O before it grows. */
   slice(address: number, length: number): Uint8Array<ArrayBuffer> {
-    return this.bytes.subarray(address, address + length);
+    const last = this.#slice;
+    if (last !== undefined && last.byteOffset === address && last.length === length) return last;
+    return (this.#slice = new Uint8Array(this.bytes.buffer, address, length));
   }
 
   /**
@@ -56,6 +60,7 @@ export class CoreMemory {
 
   #remake(): void {
     const buffer = this.memory.buffer as ArrayBuffer;
+    this.#slice = undefined;
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
   }

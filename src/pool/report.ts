@@ -2,13 +2,14 @@
 
 import { isVarveError, messageOf } from '../errors.ts';
 import type { Log } from '../volume/log.ts';
-import type { LogProblem, LogRange } from '../volume/state.ts';
+import type { LogProblem } from '../volume/state.ts';
 import { VirtualVolume } from '../volume/volume.ts';
 import type { LogRecord, StorageVolumeState, VirtualVolumeRecord } from './catalogue.ts';
 import type { Keeper } from './keeper.ts';
 import { FRAME_HEADER_BYTES, LABEL_BYTES } from './label.ts';
 import { Member } from './member.ts';
 import type { VolumePolicy } from './policy.ts';
+import { transcriptOf } from './transcript.ts';
 
 /** The logs of the pool, as a report needs them. */
 export interface Logs {
@@ -347,31 +348,10 @@ export async function describePool(keeper: Keeper, logs: Logs, signal: AbortSign
     for (const { volume, offset, bytes, structure } of used) {
       devices.find((device) => device.volume === volume)?.ranges.push({ offset, length: bytes, what: structure });
     }
-    lines.push('', ...rangeLines(used));
+    lines.push('', ...(await transcriptOf(log, used, signal)));
   }
   for (const { ranges } of devices) ranges.sort((a, b) => a.offset - b.offset);
   return { lines, devices };
-}
-
-/** A line for each run of neighbours of one structure. */
-function rangeLines(ranges: readonly LogRange[]): string[] {
-  const lines: string[] = [];
-  for (let index = 0; index < ranges.length;) {
-    const first = ranges[index]!;
-    let end = first.offset + first.bytes;
-    let count = 1;
-    for (; ; count++) {
-      const next = ranges[index + count];
-      if (next === undefined || next.volume !== first.volume || next.structure !== first.structure || next.offset !== end) break;
-      end += next.bytes;
-    }
-    const blocks = (end - first.offset) / 4096;
-    lines.push(
-      `  volume ${first.volume}  ${at(first.offset)}  ${first.structure.padEnd(6)}  ${Number.isInteger(blocks) ? `${blocks} block${blocks === 1 ? '' : 's'}` : `${end - first.offset} bytes`}`,
-    );
-    index += count;
-  }
-  return lines;
 }
 
 /** An offset as a column. */

@@ -80,6 +80,8 @@ interface Candidate {
 }
 
 const NEVER = Number.POSITIVE_INFINITY;
+/** Choices of pieces that one cut is tried with: far more than any that was ever explained needed. */
+const ATTEMPTS_MAX = 5000;
 
 function valueAt(assignment: Assignment, unit: number): number {
   const index = unit - assignment.start;
@@ -296,7 +298,9 @@ function explain(
   for (const change of frontier) if (must(change)) for (const piece of change.pieces) included.add(piece);
 
   let left: number[] = [];
+  let budget = ATTEMPTS_MAX;
   const attempt = (pieces: Set<Piece>, depth: number): boolean => {
+    budget--;
     for (;;) {
       let again = false;
       for (const [unit, list] of touched) {
@@ -311,7 +315,7 @@ function explain(
         if (!ok) ok = state.list(unit).some((candidate) => candidate.value === seen && candidate.ended >= lastEnd);
         if (ok) continue;
         const options = list.filter((entry) => entry.value === seen && !pieces.has(entry.piece));
-        if (options.length === 0 || depth > 8) {
+        if (options.length === 0 || depth > 8 || budget <= 0) {
           left = [unit];
           return false;
         }
@@ -320,6 +324,10 @@ function explain(
           again = true;
           break;
         }
+        // Overlapping trims all leave zeros: mostly it was all of them.
+        const all = new Set(pieces);
+        for (const option of options) include(option.change, option.piece, all);
+        if (attempt(all, depth)) return true;
         return options.some((option) => {
           const more = new Set(pieces);
           include(option.change, option.piece, more);

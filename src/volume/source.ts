@@ -66,7 +66,7 @@ export class VolumeSource implements SyncStorageDevice {
   }
 
   #refresh(): void {
-    checkOpen(`use of ${this.subject}`, this.#closed || this.log.closed);
+    if (this.#closed || this.log.closed) checkOpen(`use of ${this.subject}`, true);
     const { version } = this.log;
     if (this.#version === version) return;
     const state = this.log.findSource(this.number, this.sourceName);

@@ -14,7 +14,7 @@ import { blankCommand, COMMAND_BYTES, type Command, decodeCommand, MEMBERS_MAX, 
 import type { Random } from '../../src/testing/random.ts';
 import type { SimulatedDevice } from '../../src/testing/simulated-device.ts';
 
-import { explain } from './explain.ts';
+import { explain } from '../../src/pool/explain.ts';
 
 export class Violation extends Error {
   override readonly name = 'Violation';

@@ -159,7 +159,10 @@ export function makeHistory(seed: number): History {
   const random = new Random(Math.imul(seed + 1, 0x9e3779b1));
   const trouble: Trouble = random.pick(['none', 'none', 'none', 'failing', 'damage'] as const);
   const theme = THEMES[random.weighted(THEMES.map((entry) => entry.weight))] as (typeof THEMES)[number];
-  const setup = makeSetup(random, trouble, theme.name);
+  const made = makeSetup(random, trouble, theme.name);
+  // Leaves with so much history that the image of one does not fit into a page: many snapshots of one source, and room for them.
+  const heaped = theme.name === 'snapshots' && made.leafBlocks === 256;
+  const setup = heaped ? { ...made, segments: made.segments.map((count) => 2 * count), snapshotsMax: made.snapshotsMax + 8 } : made;
   const weights = OPS.map((op) => theme.ops[op] ?? USUAL[op]);
   if (trouble === 'failing') {
     weights[OPS.indexOf('fault')] = 6;
@@ -183,10 +186,10 @@ export function makeHistory(seed: number): History {
   const steps: Step[] = [];
   for (let i = 0; i < length; i++) {
     const op = OPS[random.weighted(weights)] as Op;
-    const a = random.chance(single ? 0.7 : deep ? 0.5 : 0) ? 0 : random.word();
+    const a = random.chance(single ? 0.7 : heaped ? 0.9 : deep ? 0.5 : 0) ? 0 : random.word();
     let count =
       8 *
-      (large && random.chance(deep ? 0.5 : 0.2)
+      ((heaped && op === 'write') || (large && random.chance(deep ? 0.5 : 0.2))
         ? random.between(8, 40)
         : single
           ? random.chance(0.04)

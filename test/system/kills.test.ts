@@ -3,7 +3,8 @@
 //
 // After each kill: nobody holds the lock; `check` is clean; every earlier snapshot restores bit for bit; the volume is partly the old and partly the new
 // state, block by block; and the next run writes exactly the blocks that the killed one did not get done.
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { isVarveError, replicate, StoragePool } from '../../src/node.ts';
 import { FileDevice } from '../../src/device/file.ts';
@@ -67,12 +68,13 @@ describe('a killed replication', () => {
       const name = `s${kill + 1}`;
       // A process needs a moment before it does anything: most kills come after that.
       const moment = longest * (random.chance(0.1) ? random.below(1000) / 1000 : 0.25 + (0.85 * random.below(1000)) / 1000);
+      const untouchedSince = lastWritten(pool);
       const { child, ended } = start('replicate', primary, `${pool}/disk`, '--snapshot', name);
-      const asked = kill % 5 === 0 ? sleep(moment * 0.7).then(() => whoHolds(pool)) : Promise.resolve('');
       await sleep(moment);
+      if (kill % 5 === 0 && lastWritten(pool) !== untouchedSince && child.exitCode === null && (await whoHolds(pool)) === 'VARVE_LOCKED')
+        locked++;
       child.kill('SIGKILL');
       const code = await ended;
-      if ((await asked) === 'VARVE_LOCKED') locked++;
 
       // Nobody holds it now, and nothing is damaged; all that was kept is as it was.
       const opened = await StoragePool.open(pool, { readOnly: true });
@@ -134,7 +136,7 @@ describe('a killed replication', () => {
     // How many kills fall into the middle depends on the machine: a sample only shows the figure, the full count asks for a tenth.
     if (KILLS >= 100)
       expect(midway, `${KILLS} kills: ${midway} midway, ${untouched} before anything, ${finished} after all`).toBeGreaterThan(KILLS / 10);
-    expect(locked).toBeGreaterThan(0);
+    if (KILLS >= 100) expect(locked).toBeGreaterThan(0);
     expect(json('check', pool)).toMatchObject({ clean: true });
   });
 
@@ -146,19 +148,27 @@ describe('a killed replication', () => {
     const descriptor = openSync(primary, 'r+');
     writeSync(descriptor, 'the end', 3 * 1024 * MIB); // sparse: takes a while to read
     closeSync(descriptor);
+    const before = lastWritten(pool);
     const { child, ended } = start('replicate', primary, `${pool}/disk`);
-    let seen = '';
-    for (let tries = 0; tries < 200 && seen !== 'VARVE_LOCKED'; tries++) {
-      seen = await whoHolds(pool);
-      await sleep(20);
-    }
-    expect(seen).toBe('VARVE_LOCKED');
+    while (lastWritten(pool) === before && child.exitCode === null) await sleep(5);
+    expect(await whoHolds(pool)).toBe('VARVE_LOCKED');
     child.kill('SIGKILL');
     await ended;
     expect(await whoHolds(pool)).toBe('');
     expect(json('check', pool)).toMatchObject({ clean: true });
   });
 });
+
+/**
+ * When one of the pool's files was last written, in nanoseconds. Who writes holds the lock; to ask for the lock takes it for a moment and
+ * would keep out whom it asks about, so the tests wait for this first.
+ */
+function lastWritten(pool: string): bigint {
+  const times = readdirSync(pool)
+    .filter((name) => name.endsWith('.varve'))
+    .map((name) => statSync(join(pool, name), { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n);
+  return times.reduce((latest, time) => (time > latest ? time : latest), 0n);
+}
 
 /** The code of the error with which the pool cannot be opened for writing, or nothing. */
 async function whoHolds(pool: string): Promise<string> {
