@@ -9,8 +9,8 @@
 //
 // A row with a block that cannot be had is left as it is, and reported: its parity may be the only witness.
 //
-// Only what something stands on is looked at: slots in use of segments that hold data, stripes with a live page of those that
-// hold metadata. What is not durable yet is written to a member under rebuild as to all others.
+// Only what something stands on is looked at: stripes with slots in use and footers of segments that hold data, stripes with a
+// live page of those that hold metadata. What is not durable yet is written to a member under rebuild as to all others.
 
 import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
@@ -70,6 +70,7 @@ let pages: bool = false;
 let used: u32 = 0;
 let nextStripe: u32 = 0; // of the volume
 let endStripe: u32 = 0;
+let endSlot: u32 = 0; // slots from here on are somebody else's to write
 let writes: bool = false;
 let healing: bool = false; // not the tail of a log that is being opened
 let rebuilt: u32 = 0; // members
@@ -114,7 +115,8 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       let perStripe = wide * strip;
       let first = blockOf(volume, index, 0) / perStripe;
       nextStripe = first + fromSlot / perStripe;
-      endStripe = first + (slotsEnd(segment) + perStripe - 1) / perStripe;
+      endSlot = slotsEnd(segment);
+      endStripe = first + (endSlot + perStripe - 1) / perStripe;
       used = load<u16>(segment, SEG_USED);
       pages = load<u8>(segment, SEG_STATE) == <u8>META;
       let buffer = load<u32>(segment, SEG_BUFFER);
@@ -140,7 +142,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       entries = taken;
       stage = taken ? 2 : 0;
     } else if (stage == 2) {
-      if (pages) while (nextStripe < endStripe && !stripeLive(nextStripe)) nextStripe++;
+      while (nextStripe < endStripe && !stripeCounts(nextStripe)) nextStripe++;
       if (nextStripe >= endStripe) {
         free(entries);
         entries = 0;
@@ -152,7 +154,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       let footer = footerStripe();
       while (nextStripe + chunkStripes < endStripe && (chunkStripes < most || nextStripe + chunkStripes > footer)) {
         if (nextStripe < footer && nextStripe + chunkStripes == footer) break; // the footer is one piece
-        if (pages && !stripeLive(nextStripe + chunkStripes)) break;
+        if (!stripeCounts(nextStripe + chunkStripes)) break;
         chunkStripes++;
       }
       // the rows of all members, a spare row, P and Q, the footer, for each row a mask and whether all of it could be had
@@ -222,8 +224,10 @@ function livePages(): void {
   }
 }
 
-function stripeLive(stripe: u32): bool {
+/** Whether anything stands on a stripe: a live page, a slot in use, the footer. */
+function stripeCounts(stripe: u32): bool {
   let slot = stripe * wide * strip - blockOf(volume, index, 0);
+  if (!pages) return slot < used || stripe >= footerStripe();
   for (let i: u32 = 0; i < wide * strip; i++) if (load<u64>(entries + (slot + i) * 8)) return true;
   return false;
 }
@@ -231,7 +235,7 @@ function stripeLive(stripe: u32): bool {
 // ---- what a block should be ----------------------------------------------------------------------------------------
 
 const KNOWN: u32 = 1;
-const ZEROS: u32 = 2; // or anything else
+const ZEROS: u32 = 2; // padding; or anything else
 const ANYTHING: u32 = 3;
 const FOOTER: u32 = 4; // looked at as a whole
 let expectedKind: u32 = 0;
@@ -251,7 +255,7 @@ function expect(slot: u32): u32 {
     if (load<u32>(segment, SEG_BUFFER) || !(load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return ANYTHING;
     return FOOTER;
   }
-  if (slot >= used) return parityOf(level) || footerStripe() != 0xffffffff ? ZEROS : ANYTHING;
+  if (slot >= used) return ANYTHING;
   expectedEntry = entries + slot * ENTRY_BYTES;
   let kind = entryKind(expectedEntry);
   if (kind == SLOT_HEADER) {
@@ -303,8 +307,10 @@ function chunkMend(): void {
     let base = rowAddress(row);
     let dirty = load<u32>(masks + row * 8);
     let resolved = load<u32>(masks + row * 8, 4) != 0;
+    let ours: u32 = parityOf(level) ? 0xffffffff : 0; // members whose block of this row is ours to write
     for (let column: u32 = 0; column < wide; column++) {
       let slot = stripe * perStripe + column * strip + (row % strip) - first;
+      if (slot < endSlot) for (let copy: u32 = 0; copy < copiesOf(level, members); copy++) ours |= 1 << memberOf(level, members, stripe, column, copy);
       let what = expect(slot);
       // Where nobody knows what belongs there, mirrors need not agree: it may never have been written.
       if (what == FOOTER || (what == ANYTHING && copiesOf(level, members) > 1)) continue;
@@ -358,6 +364,7 @@ function chunkMend(): void {
         dirty |= 1 << member;
       }
     }
+    dirty &= ours;
     let wrong = dirty & load<u32>(volume, V_READABLE);
     if (healing && wrong) {
       let member = <u32>ctz(wrong);
@@ -367,7 +374,7 @@ function chunkMend(): void {
         healedCount(1);
       }
     }
-    store<u32>(masks + row * 8, dirty | rebuilt);
+    store<u32>(masks + row * 8, dirty | (rebuilt & ours));
   }
 }
 const MEMBER_NONE: u32 = 32;

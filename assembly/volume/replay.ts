@@ -874,7 +874,7 @@ export function tailNext(): bool {
       segmentChanged(tailVolume, tailSegment);
     }
     if (tailSlot) tailSlot--;
-    else if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER && (tailAt + 1 >= total || load<u32>(walkAt(tailStream, tailAt), W_UNSURE))) tailSlot = load<u32>(tailVolume, V_DATA_SLOTS);
+    else if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER && (tailAt >= load<u32>(cursor(tailStream), K_ITEM) || load<u32>(walkAt(tailStream, tailAt), W_UNSURE))) tailSlot = load<u32>(tailVolume, V_DATA_SLOTS);
     else continue;
     return true;
   }

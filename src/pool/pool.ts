@@ -426,6 +426,11 @@ export class StoragePool extends EventTarget {
 
   // ——— members ———
 
+  /** Opens every log: what is on a member that is to be filled is known to its log alone. */
+  async #openLogs(): Promise<void> {
+    for (const record of this.#keeper.catalogue.virtualVolumes) await this.#openLog(record);
+  }
+
   #logOf(volumeId: number): Log | undefined {
     for (const { uuid, log } of this.#logs.values()) {
       if (log !== undefined && this.#keeper.catalogue.logs.find((record) => record.uuid === uuid)?.volumes.includes(volumeId)) return log;
@@ -513,6 +518,7 @@ export class StoragePool extends EventTarget {
     const doing = 'adding a spare';
     this.#checkWritable(doing);
     const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, [device], 'single', 0, true));
+    await this.#openLogs();
     for (const volume of this.#keeper.catalogue.storageVolumes) {
       const out = volume.devices.find((member) => member.state === 'missing' || member.state === 'faulted');
       if (out !== undefined) await this.#takeSpare(volume.id, out.uuid);
@@ -534,9 +540,7 @@ export class StoragePool extends EventTarget {
   ): Promise<void> {
     const doing = `replacing a member of storage volume ${volumeId}`;
     this.#checkWritable(doing);
-    const owner = this.#keeper.catalogue.logs.find((log) => log.volumes.includes(volumeId));
-    const name = owner === undefined ? undefined : this.#keeper.virtualVolumeOf(owner.uuid);
-    if (name !== undefined) await this.#openLog(name);
+    await this.#openLogs();
     await this.#keeper.exclusive(async () => {
       const { index, old } = await this.#keeper.replaceMember(doing, volumeId, member, device);
       const log = this.#logOf(volumeId);
@@ -607,6 +611,8 @@ export class StoragePool extends EventTarget {
   /** Verifies every copy and parity of everything in use, labels and catalogues too, and mends what is wrong. */
   async scrub(options: ScrubPoolOptions = {}): Promise<ScrubResult> {
     this.#checkWritable('scrubbing the pool');
+    await this.#openLogs();
+    for (const open of this.#logs.values()) await open.rebuilding; // what is being filled is looked at, too
     return scrubPool(this.#keeper, this.#reported(), options);
   }
 
