@@ -1,7 +1,7 @@
 // The simulator: random histories on the real core, for as long as one likes, on all processors. Docs: docs/TESTING.md.
 //
 //   npm run simulate -- --seeds N           seeds 0 … N − 1 (default 1000); a failing seed is printed at once, and first
-//     --first S                             begin at seed S
+//     --first S                             begin at seed S; from 1000000000 on storage volumes have several members (RAID)
 //     --plant P                             switch a planted fault on (number or name): it must be found; `--plant all` tries each
 //     --verbose SEED                        one seed, with every ticket and command
 //     --shrink SEED                         one seed, shrunk: prints the smallest history that fails in the same way

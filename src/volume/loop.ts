@@ -861,6 +861,8 @@ export class Loop {
       this.#faults.delete(handle);
       if (this.#dead) return;
       this.#core.memberSet?.(volume, member, out ? MEMBER.OUT : MEMBER.DENIED);
+      // What waited for this gets further now, and may come to wait for something else: that is news to the others.
+      for (const ticket of this.#waiting) ticket.parked = false;
       this.#moved = true;
       this.#foregroundMoves++;
     };

@@ -256,7 +256,11 @@ export class Driver {
         if (!ticket.parked) this.#progress();
         ticket.parked = true;
         this.#waiting.push(ticket);
-        if (fault >= 0) this.#progress();
+        if (fault >= 0) {
+          // What waited for this gets further now, and may come to wait for something else: that is news to the others.
+          for (const waiting of this.#waiting) waiting.parked = false;
+          this.#progress();
+        }
         return;
       }
       ticket.parked = false;
@@ -385,6 +389,7 @@ export class Driver {
 
   /** What tickets wait for may have come. */
   progressed(): void {
+    for (const waiting of this.#waiting) waiting.parked = false;
     this.#progress();
   }
 

@@ -787,12 +787,26 @@ class World {
       back.state = 'online';
       driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
       this.#event('rebuilt');
+      if (step.flag & 16 && !this.#hurt()) this.#rebuiltWell(place.id);
     });
   }
 
-  /** Something happened that a scrub may find without anybody having damaged a medium: a write that failed, or a member that went in the middle of one. */
+  /** A member that was rebuilt is what it should be: a scrub finds nothing. */
+  #rebuiltWell(volume: number): void {
+    const driver = this.#driver as Driver;
+    const ticket = driver.submit(KIND.SCRUB, volume, 1);
+    this.#go(ticket, { ...QUIET, wait: false }, (ended) => {
+      if (ended.state !== 'done') return this.#tolerate('scrub', ended, [], true);
+      const found = this.#findings();
+      if (found.damage) throw new Violation(`scrub after a rebuild cannot mend ${found.damage}`);
+      if (found.healed && !this.#hurt()) throw new Violation(`P4: a member was rebuilt, and is not what it should be: ${found.healed}`);
+      this.#event('rebuilt well');
+    });
+  }
+
+  /** May a scrub find something that differs? Requests that a device failed, wrong bytes, and members that do not answer are all that excuses it. */
   #hurt(): boolean {
-    return this.#fired() > 0 || (this.events.get('member lost') ?? 0) > 0;
+    return this.#fired() > 0 || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten);
   }
 
   /** What a scrub, rebuild or check said: rows that were mended, and places where that was not possible. */
