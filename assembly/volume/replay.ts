@@ -476,7 +476,6 @@ export function replayRun(ticket: u32): u32 {
         let state = load<u32>(at, K_STATE);
         if (state == 1 || state == 2) break;
         let status = advance(ticket, which, at);
-        if (status == DONE && load<u32>(at, K_STATE) == 1 && !load<u32>(at, K_COUNT)) pass(which, at);
         if (status == DONE) continue;
         if (status == PLAN || (status == MEMORY && plans)) { plans = true; break; }
         return status;
@@ -485,8 +484,13 @@ export function replayRun(ticket: u32): u32 {
     if (plans) return PLAN;
     let a = cursor(0);
     let b = cursor(1);
-    let hasA = load<u32>(a, K_STATE) == 1;
-    let hasB = load<u32>(b, K_STATE) == 1;
+    // Padding is behind when everything that had been given out before it is applied; padding of a tail that is missing ends its stream.
+    if (padded(0) || padded(1)) continue;
+    let hasA = load<u32>(a, K_STATE) == 1 && load<u32>(a, K_COUNT) != 0;
+    let hasB = load<u32>(b, K_STATE) == 1 && load<u32>(b, K_COUNT) != 0;
+    if (!hasA && !hasB) {
+      for (let which: u32 = 0; which < 2; which++) if (load<u32>(cursor(which), K_STATE) == 1) stop(which);
+    }
     if (!hasA && !hasB) return replayEnd();
     let which: u32 = hasA ? 0 : 1;
     if (hasA && hasB) {
@@ -693,11 +697,14 @@ function headerOf(item: u32, at: usize): u32 {
   return load<u32>(at, K_HEADER);
 }
 
-/** Padding has no place in the order: the stream just goes on behind it. */
-function pass(which: u32, at: usize): void {
+/** Passes over padding whose sequence is applied. */
+function padded(which: u32): bool {
+  let at = cursor(which);
+  if (load<u32>(at, K_STATE) != 1 || load<u32>(at, K_COUNT) || load<u64>(at, K_FIRST) > applied) return false;
   let item = walkAt(which, load<u32>(at, K_ITEM));
   let header = headerOf(item, at);
   taken(which, at, item, header, load<u32>(at, K_SLOT) + 1 + load<u32>(at, K_BLOCKS));
+  return true;
 }
 
 function apply(which: u32, at: usize): u32 {
