@@ -151,7 +151,7 @@ export function compactStep(ticket: u32): u32 {
         let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
         let content = load<u32>(ticket, T_D) + (i << BLOCK_SHIFT);
         if (!load<u32>(ticket, T_RESCUE) && xxh64(content, BLOCK_BYTES, seed) == entrySum(entry)) continue;
-        let status = rescueRun(ticket, volume, segmentOf(volume, index), blockOf(volume, index, slot), content, seed, entrySum(entry));
+        let status = rescueRun(ticket, volume, blockOf(volume, index, slot), content, seed, entrySum(entry));
         if (status == FAILED) return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
         if (status != DONE) {
           soundSlots = i;

@@ -272,7 +272,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       let place = gatherPlace(request, bad);
       let volume = volumeById(load<u32>(place, 4));
       let block = load<u32>(place, 8);
-      let status = expect(request, bad) ? rescueRun(ticket, volume, segmentAt(place), block, load<u32>(place, 16), expectedSeed, expectedSum) : FAILED;
+      let status = expect(request, bad) ? rescueRun(ticket, volume, block, load<u32>(place, 16), expectedSeed, expectedSum) : FAILED;
       if (status != DONE && status != FAILED) return status;
       if (status == FAILED) {
         countPath(C_CORRUPT_FOUND);

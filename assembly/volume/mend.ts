@@ -396,10 +396,9 @@ function footerMend(): void {
   let area = footerArea();
   let first = blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS));
   let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
-  for (let attempt: u32 = 0; ; attempt++) {
-    let lost = attempt ? lossAt(level, members, attempt - 1) : 0;
-    if (attempt && !lost) break;
-    lost |= unread;
+  let loss: u32 = 0; // first as it was read, but for what was not
+  for (let attempt: u32 = 0; attempt == 0 || loss; loss = lossAt(level, members, attempt++)) {
+    let lost = loss | unread;
     let whole = true;
     for (let at: u32 = 0; at < blocks && whole; at++) {
       let from: u32 = 0;

@@ -14,7 +14,7 @@
 import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, PLANT_NO_PARITY, PLANT_STALE_TRUSTED, planted } from '../std/plant';
+import { PLANT_HEAL_UNVERIFIED, PLANT_NO_PARITY, PLANT_STALE_TRUSTED, planted } from '../std/plant';
 import { DONE, FAILED, PLAN, RESULT_IO, WAIT, needMemory } from '../abi/status';
 import {
   COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX, T_ROOT_STATE, T_ROWS, T_SCRATCH, T_STRIPED,
@@ -27,7 +27,7 @@ import { ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_P
 import { COLUMN_P, COLUMN_Q, LEVEL_1, LEVEL_6, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, SEG_PINS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE,
   handleOf, redundant, rowAt, rowOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
@@ -743,7 +743,7 @@ function healPlan(ticket: u32, volume: u32, block: u32, blocks: u32, lost: u32, 
  * usual, DONE when the content is there, FAILED when nothing that the members hold gives it. The caller has looked the
  * address up again and holds the segment, so what is written anew is still the block that was read.
  */
-export function rescueRun(ticket: u32, volume: u32, segment: u32, block: u32, into: u32, seed: u64, sum: u64): u32 {
+export function rescueRun(ticket: u32, volume: u32, block: u32, into: u32, seed: u64, sum: u64): u32 {
   let state = load<u32>(ticket, T_RESCUE);
   if (state == 0) {
     if (!redundant(volume)) return FAILED;
@@ -768,25 +768,16 @@ export function rescueRun(ticket: u32, volume: u32, segment: u32, block: u32, in
     }
     count(C_BLOCK_RESCUED);
     if (!mayHeal(ticket)) return rescueEnd(ticket, DONE);
-    healOwner = ticket;
-    state = 2;
-    if (PLANTS && planted == PLANT_HEAL_REUSED) store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
-  }
-  if (PLANTS && planted == PLANT_HEAL_REUSED && state < 60) {
-    store<u32>(ticket, state + 1, T_RESCUE);
-    planClear(ticket);
-    return PLAN;
-  }
-  if (state == 2 || (PLANTS && state == 60)) {
-    if (PLANTS && planted == PLANT_HEAL_REUSED) store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
-    store<u32>(ticket, RESCUE_WRITTEN, T_RESCUE);
-    if (healPlan(ticket, volume, block, 1, lost, into)) return PLAN;
+    if (healPlan(ticket, volume, block, 1, lost, into)) {
+      healOwner = ticket;
+      store<u32>(ticket, 2, T_RESCUE);
+      return PLAN;
+    }
   }
   healedBlocks += <f64>load<u32>(ticket, T_PLAN_COUNT);
   count(C_BLOCK_HEALED);
   return rescueEnd(ticket, DONE);
 }
-const RESCUE_WRITTEN: u32 = 100;
 
 function rescueEnd(ticket: u32, status: u32): u32 {
   if (healOwner == ticket) healOwner = 0;
