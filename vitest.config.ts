@@ -1,4 +1,5 @@
 // Unit and suite tests are short. What goes through whole programs, kills processes or takes minutes is in test/system and has its own project.
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
@@ -7,6 +8,7 @@ export default defineConfig({
     maxWorkers: 2,
     watch: false,
     reporters: ['default'],
+    setupFiles: [fileURLToPath(new URL('./test/setup.ts', import.meta.url))],
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**'], testTimeout: 120_000 } },
       { extends: true, test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 600_000, hookTimeout: 120_000 } },

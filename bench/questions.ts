@@ -2,6 +2,7 @@
 import { question as amplification } from './amplification.ts';
 import { question as blockStores } from './block-stores.ts';
 import { question as diffs } from './diffs.ts';
+import { question as direct } from './direct.ts';
 import { question as flush } from './flush.ts';
 import type { Question } from './harness/question.ts';
 import { question as hashing } from './hashing.ts';
@@ -23,6 +24,7 @@ export const questions: readonly Question[] = [
   randomWrites,
   randomReads,
   flush,
+  direct,
   blockStores,
   snapshots,
   diffs,

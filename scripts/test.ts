@@ -4,7 +4,7 @@
 //   npm test
 //   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
 //   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
-//   node scripts/test.ts --only proofs       one part: build, lint, vitest, proofs
+//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, proofs
 //
 // Whole counts (100,000 seeds, every plant, 200 kills, every flip) are `npm run soak`. Docs: docs/TESTING.md.
 import { spawn, spawnSync } from 'node:child_process';
@@ -13,15 +13,38 @@ import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { RAID_SEEDS } from '../test/model/history.ts';
+import { ENGINES, installNode20, type Engine } from '../test/runtimes/engines.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BIN = join(ROOT, 'node_modules', '.bin');
 const REPORT = join(ROOT, 'build', 'vitest.json');
-const PARTS = ['build', 'lint', 'vitest', 'proofs'] as const;
+const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'proofs'] as const;
+
+/** What runs under every runtime, and not only under the Node that runs the rest. */
+const RUNTIME_SUITES = [
+  'test/suite/devices.test.ts',
+  'test/suite/raw.test.ts',
+  'test/unit/volume.test.ts',
+  'test/unit/pool.test.ts',
+  'test/unit/pool-directory.test.ts',
+  'test/unit/pool-lock.test.ts',
+  'test/model/core.test.ts',
+];
+/** Histories of the simulator under each of them. */
+const RUNTIME_SEEDS = '20';
 
 /** Programs that tests call, and the Debian packages that bring them. */
 const PROGRAMS: readonly (readonly [string, string])[] = [
   ['flock', 'util-linux'],
+  ['losetup', 'mount'],
+  ['mount', 'mount'],
+  ['blkdiscard', 'util-linux'],
+  ['sfdisk', 'fdisk'],
+  ['mkfs.xfs', 'xfsprogs'],
+  ['mkfs.btrfs', 'btrfs-progs'],
+  ['mkfs.vfat', 'dosfstools'],
+  ['cryptsetup', 'cryptsetup-bin'],
+  ['pvcreate', 'lvm2'],
   ['mke2fs', 'e2fsprogs'],
   ['debugfs', 'e2fsprogs'],
   ['e2fsck', 'e2fsprogs'],
@@ -54,9 +77,9 @@ function tell(ok: boolean, what: string, seconds: number): boolean {
 }
 
 /** Runs a program of this project; its output goes where ours goes. */
-function run(args: readonly string[]): Promise<number> {
+function run(args: readonly string[], program = process.execPath, env: NodeJS.ProcessEnv = environment): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { cwd: ROOT, env: environment, stdio: ['ignore', 'inherit', 'inherit'] });
+    const child = spawn(program, args, { cwd: ROOT, env, stdio: ['ignore', 'inherit', 'inherit'] });
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? 1));
   });
@@ -95,23 +118,37 @@ interface VitestReport {
   readonly testResults: readonly {
     readonly name: string;
     readonly status: string;
-    readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[];
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
   }[];
 }
 
-async function vitest(): Promise<void> {
-  console.log('——— tests');
+/** @param by how it is started: under the Node that runs this, or under another runtime */
+async function vitest(by: Engine | undefined, ...args: readonly string[]): Promise<void> {
+  const prefix = by === undefined ? '' : `${by.name}: `;
+  console.log(`——— ${prefix}tests`);
   mkdirSync(join(ROOT, 'build'), { recursive: true });
   rmSync(REPORT, { force: true });
-  const code = await run([
-    join(ROOT, 'node_modules/vitest/vitest.mjs'),
-    'run',
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${REPORT}`,
-  ]);
+  const code = await run(
+    [
+      ...(by?.arguments ?? []),
+      join(ROOT, 'node_modules/vitest/vitest.mjs'),
+      'run',
+      '--pool=threads',
+      // Vitest's own reports of failures need Node 22; the JSON one does not.
+      ...(by === undefined ? ['--reporter=default'] : []),
+      '--reporter=json',
+      `--outputFile.json=${REPORT}`,
+      ...args,
+    ],
+    by?.program,
+    by === undefined ? environment : { ...environment, VARVE_SEEDS: RUNTIME_SEEDS },
+  );
   if (!existsSync(REPORT)) {
-    tell(false, 'vitest: no report', 0);
+    tell(false, `${prefix}vitest: no report`, 0);
     return;
   }
   const report = JSON.parse(readFileSync(REPORT, 'utf8')) as VitestReport;
@@ -120,17 +157,20 @@ async function vitest(): Promise<void> {
   failed += report.numFailedTests;
   for (const file of report.testResults) {
     const wrong = file.assertionResults.filter((test) => test.status === 'failed');
-    failures.push(...wrong.map((test) => test.fullName));
+    failures.push(...wrong.map((test) => `${prefix}${test.fullName}`));
+    if (by !== undefined) for (const test of wrong) console.log(`${prefix}${test.fullName}\n${test.failureMessages.join('\n')}`);
     // A file that cannot be loaded, or a hook that fails, has no test that says so.
     if (file.status === 'failed' && wrong.length === 0) {
       bad++;
       failed++;
-      failures.push(`${file.name} as a whole`);
+      failures.push(`${prefix}${file.name} as a whole`);
     }
     for (const test of file.assertionResults)
-      if (test.status === 'pending' || test.status === 'skipped' || test.status === 'todo') console.log(`skipped: ${test.fullName}`);
+      if (test.status === 'pending' || test.status === 'skipped' || test.status === 'todo')
+        console.log(`skipped: ${prefix}${test.fullName}`);
   }
-  if (code !== 0 && bad === 0) tell(false, `vitest ended with ${code}`, 0);
+  if (by !== undefined) console.log(`${prefix}${report.numPassedTests} passed, ${bad} failed\n`);
+  if (code !== 0 && bad === 0) tell(false, `${prefix}vitest ended with ${code}`, 0);
 }
 
 async function proofs(): Promise<void> {
@@ -165,11 +205,16 @@ const built =
   !wanted.has('build') ||
   ((await proof('build of the core', 'scripts/build-core.ts')) && (await proof('build of dist', 'scripts/build.ts')));
 if (wanted.has('lint')) {
-  await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts');
+  await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts', 'examples');
   await proof('types', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json');
   await proof('tidy', 'scripts/tidy.ts');
+  if (existsSync(join(ROOT, 'dist', 'types'))) await proof('the API reference says what the docstrings say', 'scripts/api.ts', '--check');
 }
-if (built && wanted.has('vitest')) await vitest();
+if (built && wanted.has('vitest')) await vitest(undefined);
+if (built && wanted.has('runtimes')) {
+  installNode20();
+  for (const by of ENGINES) if (by.name !== 'Node 24') await vitest(by, '--project=unit', ...RUNTIME_SUITES);
+}
 if (built && wanted.has('proofs')) await proofs();
 console.log(`\n${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
 for (const what of failures) console.log(`FAILED: ${what}`);

@@ -3,7 +3,7 @@
 //   node scripts/tidy.ts
 //
 //   core   std ← abi, format, stripe ← log, table ← volume ← index            (assembly/testing/ stands beside index)
-//   host   errors, units, names ← device, core ← volume ← pool ← replication ← nbd, cli ← entries          (src/testing/ stands on devices)
+//   host   errors, units, names, aligned ← device, core ← volume ← pool ← replication ← nbd, cli ← entries          (src/testing/ stands on devices)
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, posix } from 'node:path';
@@ -27,6 +27,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   errors: 0,
   units: 0,
   names: 0,
+  aligned: 0,
   device: 1,
   core: 1,
   volume: 2,
@@ -185,7 +186,11 @@ const LEFTOVERS: readonly (readonly [RegExp, string, RegExp])[] = [
     /^test\/.*\.ts$/,
   ],
   [/(?:^|[\s'"`(=])\/(?:home|root|Users|work)\/\w/, 'a path of one machine', /./],
-  [/"resolved":\s*"(?!file:)/, 'a download address: omit-lockfile-registry-resolved in .npmrc keeps them out', /^package-lock\.json$/],
+  [
+    /"resolved":\s*"(?!file:)/,
+    'a download address: omit-lockfile-registry-resolved in .npmrc keeps them out',
+    /(?:^|\/)package-lock\.json$/,
+  ],
 ];
 
 for (const file of files) {

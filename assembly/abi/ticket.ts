@@ -62,11 +62,13 @@ export const T_LOST: usize = 160; // members that a command for rows did without
 export const T_RESCUE: usize = 164; // state of the rescue of a block, and its memory
 export const T_ROWS: usize = 168;
 export const T_JOB: usize = 172; // index of the command that is being rescued
-export const T_SIZE: u32 = 176;
+export const T_NUMBER: usize = 176; // counts tickets
+export const T_SIZE: u32 = 180;
 
 let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
 export let ticketCount: u32 = 0;
+export let ticketsOpened: u32 = 0;
 
 /** Once, before anything else here. */
 export function ticketsInitialize(): void {
@@ -79,6 +81,7 @@ export function ticketOpen(kind: u32): i32 {
     if (!ticketPointer(index)) {
       let ticket = allocateZeroed(T_SIZE);
       store<u32>(ticket, kind, T_KIND);
+      store<u32>(ticket, ++ticketsOpened, T_NUMBER);
       store<u32>(slots + (index << 2), ticket);
       slotHint = index + 1;
       ticketCount++;
@@ -129,6 +132,10 @@ export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, a
   store<u32>(command, length, 20);
   store<u64>(command, 0, 24);
   store<u32>(ticket, count + 1, T_PLAN_COUNT);
+}
+
+export function planFlush(ticket: u32, device: u32): void {
+  planAdd(ticket, FLUSH, device, 0, 0, 0);
 }
 
 /** Puts the plan aside and begins another one, or brings the one that is aside back. */

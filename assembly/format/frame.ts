@@ -14,8 +14,9 @@
 //   128   …  payload: the catalogue as UTF-8 JSON, then zeroes to a multiple of 4096
 
 import { allocateAligned, available } from '../std/allocator';
-import { xxh64 } from '../std/checksum';
+import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
+import { clear } from '../std/bytes';
 
 export const FRAME_MAGIC: u64 = (<u64>0x54414345 << 32) | 0x56524156; // "VARVECAT"
 export const FRAME_VERSION_MAJOR: u32 = 1;
@@ -68,11 +69,7 @@ function paddedBytes(payloadBytes: u32): u32 {
 }
 
 function frameChecksum(frame: usize, bytes: u32): u64 {
-  const stored = load<u64>(frame + OFFSET_CHECKSUM);
-  store<u64>(frame + OFFSET_CHECKSUM, 0);
-  const sum = xxh64(<u32>frame, bytes, 0);
-  store<u64>(frame + OFFSET_CHECKSUM, stored);
-  return sum;
+  return sealedChecksum(<u32>frame, bytes, <u32>OFFSET_CHECKSUM, 0);
 }
 
 /** Completes the frame at `into`, whose payload is in place behind the header. Returns its bytes on the device, padding included. */
@@ -81,15 +78,14 @@ export function frameEncode(fields: u32, into: u32): u32 {
   const frame = <usize>into;
   const length = <u32>load<f64>(f + FIELD_LENGTH);
   const bytes = paddedBytes(length);
-  memory.fill(frame, 0, FRAME_HEADER_BYTES);
-  memory.fill(frame + FRAME_HEADER_BYTES + length, 0, bytes - FRAME_HEADER_BYTES - length);
+  clear(frame, FRAME_HEADER_BYTES);
+  clear(frame + FRAME_HEADER_BYTES + length, bytes - FRAME_HEADER_BYTES - length);
   store<u64>(frame + OFFSET_MAGIC, FRAME_MAGIC);
   store<u16>(frame + OFFSET_MAJOR, <u16>FRAME_VERSION_MAJOR);
   store<u16>(frame + OFFSET_MINOR, <u16>FRAME_VERSION_MINOR);
   store<u32>(frame + OFFSET_LENGTH, length);
   store<u64>(frame + OFFSET_GENERATION, <u64>load<f64>(f + FIELD_GENERATION));
-  memory.copy(frame + OFFSET_NONCE, f + FIELD_NONCE, 16);
-  memory.copy(frame + OFFSET_PREVIOUS, f + FIELD_PREVIOUS, 16);
+  memory.copy(frame + OFFSET_NONCE, f + FIELD_NONCE, 32); // and the previous one
   memory.copy(frame + OFFSET_POOL, f + FIELD_POOL, 16);
   store<u64>(frame + OFFSET_CHECKSUM, frameChecksum(frame, bytes));
   return bytes;
@@ -116,7 +112,7 @@ export function frameDecode(from: u32, capacity: u32, fields: u32): u32 {
   if (load<u64>(frame + OFFSET_CHECKSUM) != frameChecksum(frame, bytes)) return FORMAT_CHECKSUM;
 
   const f = <usize>fields;
-  memory.fill(f, 0, FRAME_FIELDS_BYTES);
+  clear(f, FRAME_FIELDS_BYTES);
   const major: u32 = load<u16>(frame + OFFSET_MAJOR);
   const minor: u32 = load<u16>(frame + OFFSET_MINOR);
   store<f64>(f + FIELD_MAJOR, <f64>major);
@@ -128,8 +124,7 @@ export function frameDecode(from: u32, capacity: u32, fields: u32): u32 {
   const generation = load<u64>(frame + OFFSET_GENERATION);
   if (generation == 0 || generation > EXACT_MAX) return FORMAT_FIELDS;
   memory.copy(f + FIELD_POOL, frame + OFFSET_POOL, 16);
-  memory.copy(f + FIELD_NONCE, frame + OFFSET_NONCE, 16);
-  memory.copy(f + FIELD_PREVIOUS, frame + OFFSET_PREVIOUS, 16);
+  memory.copy(f + FIELD_NONCE, frame + OFFSET_NONCE, 32); // and the previous one
   store<f64>(f + FIELD_GENERATION, <f64>generation);
   store<f64>(f + FIELD_LENGTH, <f64>length);
   return FORMAT_OK;

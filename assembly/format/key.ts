@@ -21,26 +21,23 @@ export function identitySet(uuid: usize, key: usize): void {
   pageSeed = xxh64(seedBytes as u32, 32, 0);
 }
 
-export function blockSeed(fillSequence: u64, slot: u32, virtualBlock: u64, birth: u32): u64 {
+// Both seeds: 16 bytes of the identity, the fill, and what says the place.
+function seed(identity: usize, fillSequence: u64, which: u64, first: u32, second: u32): u64 {
   if (PLANTS && planted == PLANT_SKIP_FILL_CHECK) fillSequence = 0;
-  store<u64>(seedBytes, load<u64>(logIdentity));
-  store<u64>(seedBytes, load<u64>(logIdentity, 8), 8);
+  memory.copy(seedBytes, identity, 16);
   store<u64>(seedBytes, fillSequence, 16);
-  store<u64>(seedBytes, virtualBlock, 24);
-  store<u32>(seedBytes, slot, 32);
-  store<u32>(seedBytes, birth, 36);
+  store<u64>(seedBytes, which, 24);
+  store<u32>(seedBytes, first, 32);
+  store<u32>(seedBytes, second, 36);
   return xxh64(seedBytes as u32, 40, 0);
 }
 
+export function blockSeed(fillSequence: u64, slot: u32, virtualBlock: u64, birth: u32): u64 {
+  return seed(logIdentity, fillSequence, virtualBlock, slot, birth);
+}
+
 export function headerSeed(fillSequence: u64, incarnation: u64, volume: u32, block: u32): u64 {
-  if (PLANTS && planted == PLANT_SKIP_FILL_CHECK) fillSequence = 0;
-  store<u64>(seedBytes, load<u64>(logIdentity, 16));
-  store<u64>(seedBytes, load<u64>(logIdentity, 24), 8);
-  store<u64>(seedBytes, fillSequence, 16);
-  store<u64>(seedBytes, incarnation, 24);
-  store<u32>(seedBytes, volume, 32);
-  store<u32>(seedBytes, block, 36);
-  return xxh64(seedBytes as u32, 40, 0);
+  return seed(logIdentity + 16, fillSequence, incarnation, volume, block);
 }
 
 /** Checksum of a structure that holds it in a u64 at `field`: computed with that field zero. */

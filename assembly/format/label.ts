@@ -31,7 +31,9 @@
 
 import { xxh64 } from '../std/checksum';
 import { columnsOf, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
+import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
+import { clear } from '../std/bytes';
 
 export const LABEL_BYTES: u32 = 4096;
 export const LABEL_MAGIC: u64 = (<u64>0x4c424c45 << 32) | 0x56524156; // "VARVELBL"
@@ -137,11 +139,7 @@ function storeWord(fields: usize, offset: usize, value: u64): void {
 }
 
 function labelChecksum(label: usize): u64 {
-  const stored = load<u64>(label + OFFSET_CHECKSUM);
-  store<u64>(label + OFFSET_CHECKSUM, 0);
-  const sum = xxh64(<u32>label, LABEL_BYTES, 0);
-  store<u64>(label + OFFSET_CHECKSUM, stored);
-  return sum;
+  return sealedChecksum(<u32>label, LABEL_BYTES, <u32>OFFSET_CHECKSUM, 0);
 }
 
 /** Bytes of one catalogue slot on a device of this size: a pool of small devices has few of them, and must not lose its room to its catalogue. */
@@ -202,7 +200,7 @@ export function geometryFits(level: u32, members: u32, strip: u32): bool {
 export function labelEncode(fields: u32, into: u32): void {
   const f = <usize>fields;
   const label = <usize>into;
-  memory.fill(label, 0, LABEL_BYTES);
+  clear(label, LABEL_BYTES);
   store<u64>(label + OFFSET_MAGIC, LABEL_MAGIC);
   store<u16>(label + OFFSET_MAJOR, <u16>LABEL_VERSION_MAJOR);
   store<u16>(label + OFFSET_MINOR, <u16>LABEL_VERSION_MINOR);
@@ -235,7 +233,7 @@ export function labelDecode(from: u32, fields: u32): u32 {
   if (load<u64>(label + OFFSET_CHECKSUM) != labelChecksum(label)) return FORMAT_CHECKSUM;
 
   const f = <usize>fields;
-  memory.fill(f, 0, LABEL_FIELDS_BYTES);
+  clear(f, LABEL_FIELDS_BYTES);
   const major: u32 = load<u16>(label + OFFSET_MAJOR);
   const minor: u32 = load<u16>(label + OFFSET_MINOR);
   store<f64>(f + FIELD_MAJOR, <f64>major);

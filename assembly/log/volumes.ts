@@ -16,10 +16,11 @@
 
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { capacityAfter, listRemove } from '../std/list';
+import { failAt } from '../abi/status';
+import { planAdd, planFlush, planMark } from '../abi/ticket';
+import { BLOCK_SHIFT } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
 import { liveAttach, liveDetach } from '../table/live';
-import { FLUSH, planAdd, planMark } from '../abi/ticket';
-import { BLOCK_SHIFT } from '../format/constants';
 import { LEVEL_0, LEVEL_SINGLE, columnsOf, deviceHandle, membersMask, parityOf, rowOffset } from '../stripe/geometry';
 
 export const FREE: u32 = 0;
@@ -143,9 +144,13 @@ export function volumeBytes(segmentCount: u32): u32 {
   return segmentCount * (SEG_BYTES + 16) + 65536;
 }
 
-export function volumeCreate(
-  id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFront: f64, rootBack: f64,
-): u32 {
+/** Fields that say what a volume is, at the places of its record: V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_LEVEL … V_STRIP_BLOCKS, V_DATA_OFFSET … V_ROOT_BACK. */
+export const VOLUME_DESCRIPTION_BYTES: u32 = 56;
+
+export function volumeCreate(description: usize): void {
+  let id = load<u32>(description, V_ID);
+  let segmentBlocks = load<u32>(description, V_SEGMENT_BLOCKS);
+  let segmentCount = load<u32>(description, V_SEGMENT_COUNT);
   if (volumeCount == orderCapacity) {
     orderCapacity = capacityAfter(orderCapacity);
     order = resize(order, orderCapacity << 2);
@@ -156,15 +161,12 @@ export function volumeCreate(
     store<u32>(byId + ((id >>> 8) << 2), chunk);
   }
   let volume = allocateZeroed(V_BYTES);
-  store<u32>(volume, id, V_ID);
-  store<u32>(volume, segmentBlocks, V_SEGMENT_BLOCKS);
-  store<u32>(volume, segmentCount, V_SEGMENT_COUNT);
+  memory.copy(volume, description, VOLUME_DESCRIPTION_BYTES);
   store<u32>(volume, VOLUME_ACTIVE, V_STATE);
-  store<u32>(volume, level, V_LEVEL);
-  store<u32>(volume, members, V_MEMBERS);
-  store<u32>(volume, stripBlocks, V_STRIP_BLOCKS);
+  let level = load<u32>(volume, V_LEVEL);
+  let members = load<u32>(volume, V_MEMBERS);
   let wide = columnsOf(level, members);
-  let unit = parityOf(level) ? wide * stripBlocks : 1;
+  let unit = parityOf(level) ? wide * load<u32>(volume, V_STRIP_BLOCKS) : 1;
   store<u32>(volume, wide, V_COLUMNS);
   store<u32>(volume, unit, V_UNIT);
   store<u32>(volume, membersMask(members), V_WRITABLE);
@@ -172,9 +174,6 @@ export function volumeCreate(
   let footerBlocks = footerBlocksOf(segmentBlocks, unit);
   store<u32>(volume, footerBlocks, V_FOOTER_BLOCKS);
   store<u32>(volume, segmentBlocks - footerBlocks, V_DATA_SLOTS);
-  store<f64>(volume, dataOffset, V_DATA_OFFSET);
-  store<f64>(volume, rootFront, V_ROOT_FRONT);
-  store<f64>(volume, rootBack, V_ROOT_BACK);
   store<u32>(volume, allocateZeroed(segmentCount * SEG_BYTES), V_SEGMENTS);
   store<u32>(volume, segmentCount, V_FREE);
   store<u32>(volume, allocateZeroed(((segmentCount + TABLE_CHUNK - 1) / TABLE_CHUNK) * 8), V_TABLE_IMAGES);
@@ -185,7 +184,6 @@ export function volumeCreate(
   volumeCount++;
   liveAttach(id, segmentBlocks, segmentCount);
   volumeTotals();
-  return volume;
 }
 
 export function volumeForget(id: u32): void {
@@ -270,15 +268,24 @@ export function emptyMetaFree(): void {
   }
 }
 
-export function segmentFree(volume: u32, segment: u32): void {
-  assert(load<u8>(segment, SEG_STATE) != <u8>FREE && load<u32>(segment, SEG_PINS) == 0 && load<u32>(segment, SEG_BUFFER) == 0);
-  let sums = load<u32>(segment, SEG_SUMS);
-  if (sums) sumsDrop(segment);
-  store<u8>(segment, <u8>FREE, SEG_STATE);
+/** One ticket more (1) or less (−1) reads the segment: it is not freed meanwhile. */
+export function segmentPin(segment: u32, by: i32): void {
+  store<u32>(segment, load<u32>(segment, SEG_PINS) + by, SEG_PINS);
+}
+
+/** The segment holds nothing, in this state. */
+export function segmentBlank(segment: u32, state: u32): void {
+  store<u8>(segment, <u8>state, SEG_STATE);
   store<u8>(segment, 0, SEG_FLAGS);
   store<u16>(segment, 0, SEG_USED);
   store<u64>(segment, 0, SEG_FIRST);
   store<u64>(segment, 0, SEG_LAST);
+}
+
+export function segmentFree(volume: u32, segment: u32): void {
+  assert(load<u8>(segment, SEG_STATE) != <u8>FREE && load<u32>(segment, SEG_PINS) == 0 && load<u32>(segment, SEG_BUFFER) == 0);
+  if (load<u32>(segment, SEG_SUMS)) sumsDrop(segment);
+  segmentBlank(segment, FREE);
   store<u32>(segment, 0, SEG_META_LIVE);
   store<u32>(volume, load<u32>(volume, V_FREE) + 1, V_FREE);
   if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal++;
@@ -296,6 +303,11 @@ export function blockOf(volume: u32, segment: u32, slot: u32): u32 {
 /** The handle of a volume's first member; the others follow. */
 export function handleOf(volume: u32): u32 {
   return deviceHandle(load<u32>(volume, V_ID), 0);
+}
+
+/** A failure at a slot of a segment. */
+export function failAtSlot(code: u32, volume: u32, segment: u32, slot: u32): u32 {
+  return failAt(code, load<u32>(volume, V_ID), blockOf(volume, segment, slot));
 }
 
 /** The row of a block, the same on every member. */
@@ -354,7 +366,7 @@ export function membersWritten(volume: u32, marked: bool, handle: u32): u32 {
 export function planMemberFlushes(ticket: u32, volume: u32, mask: u32): void {
   mask &= load<u32>(volume, V_WRITABLE);
   for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-    if (mask & (1 << member)) planAdd(ticket, FLUSH, handleOf(volume) + member, 0, 0, 0);
+    if (mask & (1 << member)) planFlush(ticket, handleOf(volume) + member);
   }
 }
 

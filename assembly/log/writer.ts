@@ -11,7 +11,7 @@
 // Sequences are global: an open record's entries follow each other without a gap, so whoever takes sequences on one
 // stream first closes the open record of the other.
 
-import { allocateAligned, allocateZeroed, free } from '../std/allocator';
+import { allocateZeroed, free, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { count } from '../std/counters';
 import { BLOCK_BYTES, BLOCK_SHIFT, FORMAT_MAJOR, VOLUME_NONE } from '../format/constants';
@@ -28,10 +28,10 @@ import {
 import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
-  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, V_UNIT, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged,
-  segmentFree, segmentOf, segmentTake, sumsMake, volumeById,
+  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, V_UNIT, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank,
 } from './volumes';
 import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
+import { clear } from '../std/bytes';
 
 export const STREAM_USER: u32 = 0;
 export const STREAM_SURVIVOR: u32 = 1;
@@ -136,7 +136,7 @@ export function bufferBytes(segmentBlocks: u32): u32 {
 export function bufferOpen(stream: u32, volume: u32, index: u32, fillSequence: u64): u32 {
   let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
   let buffer = allocateZeroed(B_BYTES);
-  let data = allocateAligned(segmentBlocks << BLOCK_SHIFT, BLOCK_BYTES);
+  let data = allocateBlocks(segmentBlocks);
   store<u32>(buffer, data, B_DATA);
   store<u32>(buffer, volume, B_VOLUME);
   store<u32>(buffer, index, B_SEGMENT);
@@ -149,16 +149,10 @@ export function bufferOpen(stream: u32, volume: u32, index: u32, fillSequence: u
     startNote(starts + stream * 24, volume, index, fillSequence);
     startNote(pendingStarts + stream * 24, volume, index, fillSequence);
     if (load<u64>(segment, SEG_FILL)) count(C_SEGMENT_REUSED);
-    store<u8>(segment, <u8>OPEN, SEG_STATE);
     store<u64>(segment, fillSequence, SEG_FILL);
-  } else {
-    store<u8>(segment, <u8>META, SEG_STATE);
   }
+  segmentBlank(segment, stream < STREAM_META ? OPEN : META);
   store<u8>(segment, <u8>stream, SEG_STREAM);
-  store<u8>(segment, 0, SEG_FLAGS);
-  store<u16>(segment, 0, SEG_USED);
-  store<u64>(segment, 0, SEG_FIRST);
-  store<u64>(segment, 0, SEG_LAST);
   store<u32>(segment, buffer, SEG_BUFFER);
   segmentChanged(volume, index);
   if (bufferTail) store<u32>(bufferTail, buffer, B_NEXT);
@@ -242,7 +236,7 @@ export function recordEnsure(stream: u32, kind: u32): u32 {
     recordClose(stream);
     let slot = load<u32>(buffer, B_FILL);
     assert(slot < bufferDataSlots(buffer));
-    memory.fill(slotAddress(buffer, slot), 0, BLOCK_BYTES);
+    clear(slotAddress(buffer, slot), BLOCK_BYTES);
     store<u32>(buffer, slot, B_RECORD);
     store<u32>(buffer, slot + 1, B_FILL);
     store<u32>(buffer, 0, B_RECORD_ENTRIES);
@@ -447,7 +441,7 @@ export function segmentSeal(stream: u32, nextVolume: u32, nextSegment: u32, next
   let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
   let used = load<u32>(buffer, B_FILL);
   let footer = slotAddress(buffer, dataSlots);
-  memory.fill(slotAddress(buffer, used), 0, (dataSlots - used + footerBlocks) << BLOCK_SHIFT);
+  clear(slotAddress(buffer, used), (dataSlots - used + footerBlocks) << BLOCK_SHIFT);
   footerBuild(footer, volume, index, stream, used, load<u32>(buffer, B_ENTRIES), chainOf(stream), nextVolume, nextSegment, nextFillSequence);
   store<u32>(buffer, load<u32>(volume, V_SEGMENT_BLOCKS), B_FILL);
   store<u32>(buffer, used, B_USED);

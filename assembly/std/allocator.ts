@@ -186,6 +186,12 @@ export function free(pointer: u32): void {
   link(block, size);
 }
 
+/** Frees what the word at `cell` points to, and zeroes it. */
+export function freeAt(cell: usize): void {
+  free(load<u32>(cell));
+  store<u32>(cell, 0);
+}
+
 // Gives back what a block of `whole` bytes does not need beyond `size`.
 function trimBlock(block: u32, whole: u32, size: u32): void {
   const rest = whole - size;
@@ -251,6 +257,11 @@ export function allocateAligned(bytes: u32, alignment: u32): u32 {
   }
   trimBlock(pointer - 4, load<u32>(pointer - 4) & SIZE_MASK, size);
   return pointer;
+}
+
+/** Blocks of 4096 bytes in a row, aligned to them. */
+export function allocateBlocks(blocks: u32): u32 {
+  return allocateAligned(blocks << 12, 4096);
 }
 
 export function usableSize(pointer: u32): u32 {

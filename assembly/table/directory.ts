@@ -12,6 +12,7 @@
 import { allocateZeroed, free, resize } from '../std/allocator';
 import { COUNT_CHUNK_FREED, count } from '../std/counters';
 import { SPACE_LEAVES, SPACE_ROOT, SPACE_ROOT_CAPACITY } from './space';
+import { clear } from '../std/bytes';
 
 const FAN_BITS: u32 = 10;
 const FAN: u32 = 1 << FAN_BITS;
@@ -57,7 +58,7 @@ export function slotMake(space: u32, leafIndex: u32): u32 {
     let capacity: u32 = before ? before : 2;
     while (capacity <= top) capacity <<= 1;
     root = resize(root, capacity * 4);
-    memory.fill(root + before * 4, 0, (capacity - before) * 4);
+    clear(root + before * 4, (capacity - before) * 4);
     store<u32>(space, root, SPACE_ROOT);
     store<u32>(space, capacity, SPACE_ROOT_CAPACITY);
   }

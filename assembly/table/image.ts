@@ -15,9 +15,10 @@ import { LEAF_NONE, SLOT_ROOM, slotFind, slotMake } from './directory';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_DEATH, HISTORY_HEADER, HISTORY_VOLUME, historyMake } from './history';
 import { ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, LEAF_HISTORY, LEAF_NEWEST_CHANGE, RUN_BIRTH, RUN_BLOCK, RUN_BYTES, RUN_VOLUME,
   SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks } from './layout';
-import { entryStore, leafBuild, leafExpand, leafMake, leafRebuild, measure, measuredPresent, measuredRuns, scratchOther, writeRuns } from './leaf';
+import { entryStore, leafBuild, leafExpand, leafMake, leafRebuild, measure, measuredPresent, measuredRuns, scratchOther, writeRuns, mappedIn } from './leaf';
 import { liveBlocks } from './live';
-import { SPACE_HISTORY, SPACE_MAPPED, spacePointer } from './space';
+import { SPACE_HISTORY, spacePointer, mappedAdd } from './space';
+import { clear } from '../std/bytes';
 
 const IMAGE_HEADER: u32 = 16;
 const IMAGE_RUNS: u32 = 1;
@@ -62,7 +63,7 @@ export function leafImageWrite(spaceId: u32, leafIndex: u32, into: u32): u32 {
   if (asRuns) {
     writeRuns(scratchOther, body);
   } else {
-    memory.fill(body, 0, packedBytes(present));
+    clear(body, packedBytes(present));
     let block = body + imageBitmapBytes();
     let birth = block + present * 4;
     let volume = birth + present * 4;
@@ -198,9 +199,7 @@ function readChecked(space: u32, leafIndex: u32, from: u32, length: u32): bool {
   else leafRebuild(slot, entries);
   const leaf = load<u32>(slot) & ~SHAPE_MASK;
   store<u32>(leaf, newest, LEAF_NEWEST_CHANGE);
-  let mapped: u32 = 0;
-  for (let i: u32 = 0; i < leafBlocks; i++) mapped += u32(load<u16>(entries + i * ENTRY_BYTES, ENTRY_VOLUME) < VOLUME_ABSENT);
-  store<u32>(space, load<u32>(space, SPACE_MAPPED) + mapped, SPACE_MAPPED);
+  mappedAdd(space, mappedIn(entries));
   if (historyCount) {
     const history = historyMake(leaf, historyCount);
     store<u32>(history, historyCount);

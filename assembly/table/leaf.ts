@@ -31,6 +31,7 @@ import {
 } from './layout';
 import { leafFree } from './release';
 import { spacePointer } from './space';
+import { clear } from '../std/bytes';
 
 const EXTENTS_HYSTERESIS: u32 = 48;
 const TIGHTEN_GAIN: u32 = 96;
@@ -369,6 +370,13 @@ export function measure(entries: u32): void {
   measuredRuns = runs;
 }
 
+/** How many blocks of a scratch array are mapped: neither absent nor holes. */
+export function mappedIn(entries: u32): u32 {
+  let mapped: u32 = 0;
+  for (let i: u32 = 0; i < leafBlocks; i++) mapped += u32(load<u16>(entries + i * ENTRY_BYTES, ENTRY_VOLUME) < VOLUME_ABSENT);
+  return mapped;
+}
+
 /** Writes the runs of a scratch array; measure() said how many. */
 export function writeRuns(entries: u32, into: u32): void {
   let to = into;
@@ -428,7 +436,7 @@ export function leafBuild(slot: u32, entries: u32, present: u32, runs: u32): voi
     capacity = leafBlocks;
     memory.copy(body, entries, leafBlocks * ENTRY_BYTES);
   } else {
-    memory.fill(body, 0, packedOverhead);
+    clear(body, packedOverhead);
     let to = leaf + packedEntries;
     let at = entries;
     for (let i: u32 = 0; i < leafBlocks; i++) {

@@ -7,6 +7,7 @@
 import { allocateZeroed, free, resize } from '../std/allocator';
 import { PLANT_LIVE_OFF_BY_ONE, planted } from '../std/plant';
 import { recovering } from './gate';
+import { clear } from '../std/bytes';
 
 const SEGMENT_BLOCKS: usize = 0;
 const SHIFT: usize = 4;
@@ -42,7 +43,7 @@ export function liveAttach(volume: u32, segmentBlocks: u32, segmentCount: u32): 
   if (volume >= volumeCapacity) {
     const capacity = volume + 16;
     volumes = resize(volumes, capacity * 4);
-    memory.fill(volumes + volumeCapacity * 4, 0, (capacity - volumeCapacity) * 4);
+    clear(volumes + volumeCapacity * 4, (capacity - volumeCapacity) * 4);
     volumeCapacity = capacity;
   }
   const bytes = COUNTS + ((segmentCount * 4 + 7) & ~7) + segmentCount * 8;
@@ -117,6 +118,6 @@ export function liveClear(): void {
     const record = load<u32>(volumes + volume * 4);
     if (!record) continue;
     store<u32>(record, 0, TOTAL);
-    memory.fill(record + COUNTS, 0, deathsOf(record) - record - COUNTS + load<u32>(record, SEGMENT_COUNT) * 8);
+    clear(record + COUNTS, deathsOf(record) - record - COUNTS + load<u32>(record, SEGMENT_COUNT) * 8);
   }
 }

@@ -13,8 +13,9 @@ import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, KIND_ABSE
   SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks, leafMask, leafShift, packedEntries } from './layout';
 import { LEAF_NONE, slotFind } from './directory';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_VOLUME, historyAt, historyFrom } from './history';
-import { entryAt, entryBirth, entryBlock, entryGet, entryNone, entryVolume, packedBit, packedRank } from './leaf';
+import { entryBirth, entryBlock, entryGet, entryNone, entryVolume, packedBit, packedRank } from './leaf';
 import { SPACE_PARENT, SPACE_PARENT_EPOCH, spacePointer } from './space';
+import { clear } from '../std/bytes';
 
 // What the last lookup found; foundSpace is set by tableResolve() only.
 export let foundVolume: u32 = 0;
@@ -75,7 +76,7 @@ export function tableResolve(spaceId: u32, vblock: u64, epoch: u32): u32 {
 
 /** `count` records of 16 bytes { kind u32, volume u32, block u32, birth u32 }, resolved through the parents; all zero when absent. */
 export function tableResolveRange(spaceId: u32, epoch: u32, vblock: u64, count: u32, out: u32): void {
-  memory.fill(out, 0, count * 16);
+  clear(out, count * 16);
   let id = spaceId;
   let epochHere = epoch;
   let missing = count;

@@ -16,12 +16,13 @@ import { gateHas, recovering } from './gate';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_DEATH, HISTORY_HEADER, HISTORY_VOLUME, historyCut, historyFrom, historyMerge,
   historyStore } from './history';
 import { ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, LEAF_APPLIED, LEAF_DIRTY, LEAF_FLAGS, LEAF_HISTORY, LEAF_NEWEST_CHANGE, SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks } from './layout';
-import { entryStore, leafExpand, leafIsEmpty, leafRebuild, leafRemove, leafTouch, scratchEntries, scratchHistory,
-  scratchOther } from './leaf';
+import { entryStore, leafExpand, leafIsEmpty, leafRebuild, leafRemove, leafTouch, scratchEntries, scratchHistory, scratchOther, mappedIn } from './leaf';
 import { liveRemove } from './live';
 import { leafForgetImage } from './release';
-import { SPACE_CURRENT, SPACE_EXTERNAL, SPACE_FLAGS, SPACE_MAPPED, SPACE_PARENT, SPACE_PARENT_EPOCH, pinCount, pinEpoch, pinReferences, pinnedBetween,
-  spaceForget, spacePointer } from './space';
+import {
+  SPACE_CURRENT, SPACE_EXTERNAL, SPACE_FLAGS, SPACE_PARENT, SPACE_PARENT_EPOCH, pinCount, pinEpoch, pinReferences, pinnedBetween, spaceForget,
+  spacePointer, mappedAdd,
+} from './space';
 
 let parentId: u32 = SPACE_NONE;
 let childId: u32 = SPACE_NONE;
@@ -38,12 +39,6 @@ export function mergeAllowed(parent: u32, child: u32): bool {
 function die(volume: u32, block: u32): void {
   count(COUNT_MERGE_DEAD);
   if (volume != VOLUME_HOLE) liveRemove(volume, block, mergeSequence);
-}
-
-function mappedIn(entries: u32): u32 {
-  let mapped: u32 = 0;
-  for (let i: u32 = 0; i < leafBlocks; i++) mapped += u32(load<u16>(entries + i * ENTRY_BYTES, ENTRY_VOLUME) < VOLUME_ABSENT);
-  return mapped;
 }
 
 // Leaves in `entries` only what is visible at `epoch`; everything else, and the history as such, goes.
@@ -90,7 +85,7 @@ function steal(from: u32, into: u32, leafIndex: u32, epoch: u32): void {
   store<u32>(leaf, 0, LEAF_APPLIED);
   const target = slotMake(into, leafIndex);
   slotFill(into, target, word);
-  store<u32>(into, load<u32>(into, SPACE_MAPPED) + mappedIn(scratchOther), SPACE_MAPPED);
+  mappedAdd(into, mappedIn(scratchOther));
   store<u32>(leaf, load<u32>(leaf, LEAF_FLAGS) & ~LEAF_DIRTY, LEAF_FLAGS); // it may be dirty already: its new chunk must know too
   leafTouch(leaf, slotChunk, 0);
 }
@@ -135,7 +130,7 @@ function join(from: u32, into: u32, leafIndex: u32, epoch: u32): void {
   }
   historyMerge(into, leaf, scratchHistory, kept);
   leafRebuild(slot, over);
-  store<u32>(into, load<u32>(into, SPACE_MAPPED) + mapped, SPACE_MAPPED);
+  mappedAdd(into, mapped);
   leafTouch(load<u32>(slot) & ~SHAPE_MASK, chunk, newest);
   leafRemove(from, leafIndex);
 }

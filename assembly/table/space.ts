@@ -222,6 +222,11 @@ export function pinRoom(id: u32): u32 {
   return space ? 64 + load<u32>(space, SPACE_PIN_COUNT) * 10 : SPACE_ROOM;
 }
 
+/** `space` is a pointer. */
+export function mappedAdd(space: u32, amount: i32): void {
+  store<u32>(space, load<u32>(space, SPACE_MAPPED) + amount, SPACE_MAPPED);
+}
+
 /** Current mapped blocks of this space alone. */
 export function mappedBlocks(id: u32): f64 {
   return <f64>load<u32>(spacePointer(id), SPACE_MAPPED);

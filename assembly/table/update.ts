@@ -24,7 +24,8 @@ import { entryAt, entryBirth, entryBlock, entryGet, entrySet, entryStore, entryV
   leafTouch, scratchHistory, scratchOther, scratchRecords } from './leaf';
 import { liveAdd, liveRemove } from './live';
 import { tableResolveRange } from './lookup';
-import { SPACE_EXTERNAL, SPACE_FLAGS, SPACE_MAPPED, SPACE_PARENT, SPACE_PARENT_EPOCH, pinnedBetween, spacePointer } from './space';
+import { SPACE_EXTERNAL, SPACE_FLAGS, SPACE_PARENT, SPACE_PARENT_EPOCH, pinnedBetween, spacePointer, mappedAdd } from './space';
+import { clear } from '../std/bytes';
 
 // Entries on their way to the history, in scratchHistory.
 let retired: u32 = 0;
@@ -38,10 +39,6 @@ function retire(space: u32, i: u32, volume: u32, block: u32, birth: u32, epoch: 
   } else if (volume != VOLUME_HOLE) {
     liveRemove(volume, block, sequence);
   }
-}
-
-function mappedAdd(space: u32, amount: i32): void {
-  store<u32>(space, load<u32>(space, SPACE_MAPPED) + amount, SPACE_MAPPED);
 }
 
 /** A new mapping, born at the current epoch. Needs leafRoom(). */
@@ -113,7 +110,7 @@ function trimLeaf(space: u32, leafIndex: u32, first: u32, blocks: u32, epoch: u3
   if (parent != SPACE_NONE) {
     tableResolveRange(parent, load<u32>(space, SPACE_PARENT_EPOCH), (<u64>leafIndex << leafShift) + first, blocks, scratchRecords);
   } else {
-    memory.fill(scratchRecords, 0, blocks * 16);
+    clear(scratchRecords, blocks * 16);
   }
   const spread = blocks >= TRIM_EXPAND;
   if (spread) leafExpand(word, scratchOther);

@@ -5,8 +5,8 @@
 // segment out of it; other records leave what a checkpoint takes.
 
 import { count } from '../std/counters';
-import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, MEMORY, WAIT, fail, lacks } from '../abi/status';
-import { T_E, T_F } from '../abi/ticket';
+import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
+import { T_E, T_F, T_NUMBER, ticketsOpened } from '../abi/ticket';
 import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
 import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
@@ -43,8 +43,11 @@ export function policySet(grow: f64, compact: f64, shrink: f64, mode: u32, least
 }
 
 let denied: bool = false;
+/** Tickets opened when growing was denied last. That answers them; one that comes later and needs room asks anew. */
+let deniedAt: u32 = 0;
 export function growthDenied(): void {
   denied = true;
+  deniedAt = ticketsOpened;
   growUrgent = false;
 }
 export function growthAllowed(): void { denied = false; }
@@ -158,52 +161,46 @@ export function recordMemory(blocks: u32): u32 {
   return blocks * leafRoom() + largestHistoryBytes() * 2 + bufferBytes(segmentBlocksMost) + 65536;
 }
 
-/** Whether `blocks` (0: a header alone) can go into the user stream now. `privileged` records may use half the reserve. */
-export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u32 {
+/** Whether a record of so many blocks may be made now, as far as memory and what is not flushed go. */
+function recordAllowed(blocks: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
   if (lacks(recordMemory(blocks))) return MEMORY;
-  let unflushed = unflushedBytes();
-  if (unflushed >= unflushedLimit) {
-    if (unflushed >= 2 * unflushedLimit) {
-      if (flushFailure) return fail(flushFailure);
-      wantFlush(true);
-      return WAIT;
-    }
-    wantFlush(true);
-  }
+  if (unflushedBytes() < 2 * unflushedLimit) return DONE;
+  wantFlush(true); // also after one that failed: the next may succeed, and then writing goes on
+  return flushFailure ? fail(flushFailure) : WAIT;
+}
+
+/** The stream goes on in its next segment. FAILED: it has none, and what is free is the checkpoint's. */
+function nextSegment(stream: u32): u32 {
+  let left = nextCount(stream);
+  if (!left && freeTotal <= checkpointFloor()) return FAILED;
+  if (left <= 1) wantRoot(true);
+  if (!left) return WAIT;
+  segmentAdvance(stream, false);
+  return DONE;
+}
+
+/** Whether `blocks` (0: a header alone) can go into the user stream now. `privileged` records may use half the reserve. */
+export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u32 {
+  let status = recordAllowed(blocks);
+  if (status != DONE) return status;
+  if (unflushedBytes() >= unflushedLimit) wantFlush(true);
   if (blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind)) return DONE;
   if (!privileged && freeSegments() <= reserveSegments()) {
     collectFree();
     if (freeSegments() <= reserveSegments()) return spaceWait(ticket, false);
   }
-  if (nextCount(STREAM_USER) == 0) {
-    if (freeTotal <= checkpointFloor()) return spaceWait(ticket, privileged);
-    wantRoot(true);
-    return WAIT;
-  }
-  if (nextCount(STREAM_USER) <= 1) wantRoot(true);
-  segmentAdvance(STREAM_USER, false);
-  return DONE;
+  status = nextSegment(STREAM_USER);
+  return status == FAILED ? spaceWait(ticket, privileged) : status;
 }
 
 /** The same for survivors of compaction, which may use all of the reserve. */
 export function admitSurvivor(kind: u32): u32 {
-  if (failedReadOnly) return fail(ERROR_READ_ONLY);
-  if (lacks(recordMemory(RECORD_DATA_MAX))) return MEMORY;
-  if (unflushedBytes() >= 2 * unflushedLimit) {
-    if (flushFailure) return fail(flushFailure);
-    wantFlush(true);
-    return WAIT;
-  }
+  let status = recordAllowed(RECORD_DATA_MAX);
+  if (status != DONE) return status;
   if (openBuffer(STREAM_SURVIVOR) && recordRoom(STREAM_SURVIVOR, kind) > 0) return DONE;
-  if (nextCount(STREAM_SURVIVOR) == 0) {
-    if (freeTotal <= checkpointFloor()) return fail(ERROR_NO_SPACE);
-    wantRoot(true);
-    return WAIT;
-  }
-  if (nextCount(STREAM_SURVIVOR) <= 1) wantRoot(true);
-  segmentAdvance(STREAM_SURVIVOR, false);
-  return DONE;
+  status = nextSegment(STREAM_SURVIVOR);
+  return status == FAILED ? fail(ERROR_NO_SPACE) : status;
 }
 
 /** Whether the survivors of one more victim may find no segment. */
@@ -218,6 +215,7 @@ function spaceWait(ticket: u32, privileged: bool): u32 {
     store<u32>(ticket, compactions, T_E);
   }
   spaceWaiters++;
+  if (<i32>(load<u32>(ticket, T_NUMBER) - deniedAt) > 0) denied = false;
   if (wantsVolume()) return WAIT;
   if (running & MAKING_ROOM) return WAIT; // what it frees is not known before it ends
   if (compactions - load<u32>(ticket, T_E) <= 4 * segmentTotal + 16 && reclaim(privileged ? 1 : largestSegment)) return WAIT; // a write must not cost thousands of copies

@@ -18,8 +18,7 @@ import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit,
-  volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS,
 } from '../log/volumes';
 import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes } from '../log/writer';
 import { C_GROWN } from '../log/counting';
@@ -88,8 +87,8 @@ export function configure(leaf: u32, checkpointEntries: u32, unflushedLimitBytes
   return 0;
 }
 
-// A volume that came while its memory was not there: 9 numbers, taken in by the next step.
-const pendingVolume: usize = memory.data(64, 8);
+// A volume that came while its memory was not there: its description, taken in by the next step.
+const pendingVolume: usize = memory.data(56, 8); // VOLUME_DESCRIPTION_BYTES
 let pending: bool = false;
 
 /** A storage volume of this log, in the order of assignment. 0, or a code. While the log is open its memory may come with a later step. */
@@ -106,33 +105,31 @@ export function volumeAdd(
   if (volumeById(id)) return ERROR_EXISTS;
   if (volumeCount == VOLUME_COUNT_MAX) return ERROR_LIMIT;
   if (pending && !volumeTakeIn()) return ERROR_LIMIT;
-  store<u32>(pendingVolume, id);
-  store<u32>(pendingVolume, members, 4);
-  store<u32>(pendingVolume, stripBlocks, 8);
-  store<u32>(pendingVolume, segmentBlocks, 12);
-  store<u32>(pendingVolume, segmentCount, 16);
-  store<f64>(pendingVolume, dataOffset, 24);
-  store<f64>(pendingVolume, rootFrontOffset, 32);
-  store<f64>(pendingVolume, rootBackOffset, 40);
-  store<u32>(pendingVolume, level, 20);
+  store<u32>(pendingVolume, id, V_ID);
+  store<u32>(pendingVolume, segmentBlocks, V_SEGMENT_BLOCKS);
+  store<u32>(pendingVolume, segmentCount, V_SEGMENT_COUNT);
+  store<u32>(pendingVolume, level, V_LEVEL);
+  store<u32>(pendingVolume, members, V_MEMBERS);
+  store<u32>(pendingVolume, stripBlocks, V_STRIP_BLOCKS);
+  store<f64>(pendingVolume, dataOffset, V_DATA_OFFSET);
+  store<f64>(pendingVolume, rootFrontOffset, V_ROOT_FRONT);
+  store<f64>(pendingVolume, rootBackOffset, V_ROOT_BACK);
   pending = true;
   if (mode == MODE_CLOSED) { // nothing is in flight: the memory may grow here
-    let room = volumeBytes(segmentCount);
+    let room = pendingBytes();
     if (available() < room && memory.grow((room >>> 16) + 1) < 0) return ERROR_LIMIT;
   }
   volumeTakeIn();
   return 0;
 }
 
+function pendingBytes(): u32 { return volumeBytes(load<u32>(pendingVolume, V_SEGMENT_COUNT)); }
+
 function volumeTakeIn(): bool {
-  let segmentCount = load<u32>(pendingVolume, 16);
-  if (available() < volumeBytes(segmentCount)) return false;
+  if (available() < pendingBytes()) return false;
   pending = false;
   homesNote(false);
-  volumeCreate(
-    load<u32>(pendingVolume), load<u32>(pendingVolume, 20), load<u32>(pendingVolume, 4), load<u32>(pendingVolume, 8), load<u32>(pendingVolume, 12), segmentCount,
-    load<f64>(pendingVolume, 24), load<f64>(pendingVolume, 32), load<f64>(pendingVolume, 40),
-  );
+  volumeCreate(pendingVolume);
   if (mode == MODE_WRITE) {
     homesNote(true);
     count(C_GROWN);
@@ -177,7 +174,7 @@ export function volumeEvacuate(id: u32): u32 {
 
 /** 0 unknown, 1 active, 2 evacuating, 3 released. */
 export function volumeState(id: u32): u32 {
-  if (pending && load<u32>(pendingVolume) == id) return VOLUME_ACTIVE;
+  if (pending && load<u32>(pendingVolume, V_ID) == id) return VOLUME_ACTIVE;
   let volume = volumeById(id);
   return volume ? load<u32>(volume, V_STATE) : 0;
 }
@@ -268,7 +265,7 @@ export function step(index: u32): u32 {
     if (available() < 2 * SPARE_BYTES) return needMemory(4 * SPARE_BYTES);
     spare = allocate(SPARE_BYTES);
   }
-  if (pending && !volumeTakeIn()) return needMemory(volumeBytes(load<u32>(pendingVolume, 16)));
+  if (pending && !volumeTakeIn()) return needMemory(pendingBytes());
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
   if (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT)) {

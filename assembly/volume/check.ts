@@ -6,9 +6,9 @@
 //
 // In range mode it lists the bytes in use instead: exactly those of which one flipped bit is found.
 
-import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, needMemory } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
@@ -19,8 +19,7 @@ import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, entryBirth, entr
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
 import { liveCount, spacePointer, tableOwns } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_ROOT_BACK, V_ROOT_FRONT,
-  V_MEMBERS, V_READABLE, V_SEGMENT_COUNT, CHECK_FOOTER, CHECK_HEADERS, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, volumeAt, volumeById, volumeCount,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_ROOT_BACK, V_ROOT_FRONT, V_MEMBERS, V_READABLE, V_SEGMENT_COUNT, CHECK_FOOTER, CHECK_HEADERS, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, volumeAt, volumeById, volumeCount, segmentPin,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
@@ -64,6 +63,11 @@ export function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f
   store<f64>(at, bytes, 24);
 }
 
+/** The same for blocks in a row of a volume. */
+function findingIn(code: u32, kind: u32, volume: u32, block: u32, blocks: u32): void {
+  finding(code, kind, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>(blocks << BLOCK_SHIFT));
+}
+
 /** One finding into the exchange buffer; its length, or 0 when there is none. */
 export function findingTake(into: u32): u32 {
   if (ringTaken == ringCount) {
@@ -82,7 +86,7 @@ export function checkStep(ticket: u32): u32 {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
       if (mendOwner) return WAIT; // it has findings of its own
-      if (available() < RING * FINDING_BYTES + 1310720) return needMemory(RING * FINDING_BYTES + 1310720);
+      if (lacks(RING * FINDING_BYTES + 1310720)) return MEMORY;
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
         if (checkpointOwner || rootOwner) return WAIT;
@@ -94,7 +98,7 @@ export function checkStep(ticket: u32): u32 {
       planClear(ticket);
       let copies: u32 = 0;
       for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(load<u32>(rootHome(home), V_READABLE)) * 4;
-      let area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
+      let area = allocateBlocks(copies);
       store<u32>(ticket, area, T_D);
       for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) planRootReads(ticket, rootHome(home), area);
       store<u32>(ticket, 1, T_STATE);
@@ -118,14 +122,13 @@ export function checkStep(ticket: u32): u32 {
         } else if (!sound) finding(planResult(ticket, index) ? ERROR_IO : ERROR_CORRUPT, KIND_ROOT, id, 0xffffffff, offset, <f64>BLOCK_BYTES);
       }
       if (rootOwner == ticket) rootHold(0);
-      free(load<u32>(ticket, T_D));
-      store<u32>(ticket, 0, T_D);
+      freeAt(ticket + <u32>T_D);
       store<u32>(ticket, 0, T_F);
       store<u32>(ticket, 0, T_B);
       store<u32>(ticket, 2, T_STATE);
     } else if (state == 2) {
       if (ringCount) { planClear(ticket); if (ringCount > RING / 2) return PLAN; }
-      if (available() < 65 * BLOCK_BYTES * 2) return needMemory(65 * BLOCK_BYTES * 2);
+      if (lacks(65 * BLOCK_BYTES * 2)) return MEMORY;
       if (!pagesPlan(ticket, ranges)) {
         store<u32>(ticket, 0, T_A);
         store<u32>(ticket, 0, T_B);
@@ -144,13 +147,12 @@ export function checkStep(ticket: u32): u32 {
       if (!segmentFind(ticket)) return DONE;
       checkedAt = sequence;
       let volume = volumeAt(load<u32>(ticket, T_A));
-      let room = scanRoom(volume) * 2 + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(scanRoom(volume) * 2 + 65536)) return MEMORY;
       let index = load<u32>(ticket, T_B);
       let segment = segmentOf(volume, index);
       if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) planFooter(ticket, volume, index);
       else planHeaders(ticket, volume, index);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      segmentPin(segment, 1);
       store<u32>(ticket, 5, T_STATE);
       return PLAN;
     } else if (state == 5) {
@@ -168,12 +170,11 @@ export function checkStep(ticket: u32): u32 {
         let id = load<u32>(volume, V_ID);
         let index = load<u32>(ticket, T_B);
         let segment = segmentOf(volume, index);
-        store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+        segmentPin(segment, -1);
         if (!ranges && sequence == checkedAt && liveFound != liveCount(id, index)) {
-          finding(ERROR_CORRUPT, KIND_UNBACKED, id, blockOf(volume, index, 0), offsetOf(volume, blockOf(volume, index, 0)), 0);
+          findingIn(ERROR_CORRUPT, KIND_UNBACKED, volume, blockOf(volume, index, 0), 0);
         }
-        free(load<u32>(ticket, T_E));
-        store<u32>(ticket, 0, T_E);
+        freeAt(ticket + <u32>T_E);
         store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
         store<u32>(ticket, 4, T_STATE);
         continue;
@@ -202,7 +203,7 @@ export function planRootReads(ticket: u32, volume: u32, area: u32): void {
 /** Plans the reads of both copies of up to 32 pages; false when all were read. */
 function pagesPlan(ticket: u32, ranges: bool): bool {
   planClear(ticket);
-  if (!ranges) store<u32>(ticket, allocateAligned(64 * BLOCK_BYTES, BLOCK_BYTES), T_D);
+  if (!ranges) store<u32>(ticket, allocateBlocks(64), T_D);
   let taken: u32 = 0;
   while (taken < 32) {
     let level = load<u32>(ticket, T_F);
@@ -219,7 +220,7 @@ function pagesPlan(ticket: u32, ranges: bool): bool {
     for (let copy: u32 = 0; copy < 2; copy++) {
       let volume = volumeById(load<u16>(at + <u32>(copy ? N_VOLUME_B : N_VOLUME_A)));
       let block = load<u32>(at + <u32>(copy ? N_BLOCK_B : N_BLOCK_A));
-      if (ranges) finding(0, KIND_PAGE, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+      if (ranges) findingIn(0, KIND_PAGE, volume, block, 1);
       else {
         store<u32>(pageNodes + ((taken * 2 + copy) << 2), at);
         planChecked(ticket, READ, volume, block, load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, 1, CHECK_PAGE, at + <u32>N_CHECKSUM);
@@ -228,8 +229,7 @@ function pagesPlan(ticket: u32, ranges: bool): bool {
     taken++;
   }
   if (!taken && !ranges) {
-    free(load<u32>(ticket, T_D));
-    store<u32>(ticket, 0, T_D);
+    freeAt(ticket + <u32>T_D);
   }
   return taken != 0;
 }
@@ -242,10 +242,9 @@ function pagesTake(ticket: u32): void {
     if (!planResult(ticket, i) && xxh64(page, BLOCK_BYTES, pageSeed) == load<u64>(at, N_CHECKSUM)) continue;
     let volume = volumeById(load<u16>(at + <u32>(i & 1 ? N_VOLUME_B : N_VOLUME_A)));
     let block = load<u32>(at + <u32>(i & 1 ? N_BLOCK_B : N_BLOCK_A));
-    finding(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_PAGE, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+    findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_PAGE, volume, block, 1);
   }
-  free(load<u32>(ticket, T_D));
-  store<u32>(ticket, 0, T_D);
+  freeAt(ticket + <u32>T_D);
 }
 
 /** The next segment that something stands on: live blocks, or records that an open would read. */
@@ -279,13 +278,13 @@ function wasOpen(fill: u64): bool {
 
 function planFooter(ticket: u32, volume: u32, index: u32): void {
   let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
-  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  store<u32>(ticket, allocateBlocks(blocks), T_D);
   planChecked(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), load<u32>(ticket, T_D), blocks, CHECK_FOOTER, segmentOf(volume, index) + <u32>SEG_FILL);
 }
 
 function planHeaders(ticket: u32, volume: u32, index: u32): void {
   let blocks = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
-  store<u32>(ticket, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  store<u32>(ticket, allocateBlocks(blocks), T_D);
   planChecked(ticket, READ, volume, blockOf(volume, index, 0), load<u32>(ticket, T_D), blocks, CHECK_HEADERS, segmentOf(volume, index) + <u32>SEG_FILL);
 }
 
@@ -305,26 +304,25 @@ function entriesTake(ticket: u32, ranges: bool): bool {
     let block = blockOf(volume, index, dataSlots);
     let sound = !failed && footerVerify(area, blocks, id, block, dataSlots, fill) && <u32>load<u16>(area, F_USED) == used;
     if (!sound) {
-      finding(failed ? ERROR_IO : ERROR_CORRUPT, KIND_FOOTER, id, block, offsetOf(volume, block), <f64>(blocks << BLOCK_SHIFT));
+      findingIn(failed ? ERROR_IO : ERROR_CORRUPT, KIND_FOOTER, volume, block, blocks);
       free(area);
       store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_HAS_FOOTER), SEG_FLAGS);
       return false;
     }
-    if (ranges) finding(0, KIND_FOOTER, id, block, offsetOf(volume, block), <f64>(blocks << BLOCK_SHIFT));
+    if (ranges) findingIn(0, KIND_FOOTER, volume, block, blocks);
     let entries = allocate(used * ENTRY_BYTES + 8);
     memory.copy(entries, area + FOOTER_FIXED_BYTES, used * ENTRY_BYTES);
     store<u32>(ticket, entries, T_E);
   } else {
-    let entries = allocate(used * ENTRY_BYTES + 8);
-    memory.fill(entries, 0, used * ENTRY_BYTES);
+    let entries = allocateZeroed(used * ENTRY_BYTES + 8);
     let end = failed ? 0 : headersToEntries(area, volume, index, used, fill, entries);
     if (end != used) {
       let block = blockOf(volume, index, end);
-      finding(failed ? ERROR_IO : ERROR_CORRUPT, KIND_HEADER, id, block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+      findingIn(failed ? ERROR_IO : ERROR_CORRUPT, KIND_HEADER, volume, block, 1);
     }
     if (ranges) {
       for (let slot: u32 = 0; slot < used; slot++) {
-        if (entryKind(entries + slot * ENTRY_BYTES) == SLOT_HEADER) finding(0, KIND_HEADER, id, blockOf(volume, index, slot), offsetOf(volume, blockOf(volume, index, slot)), <f64>BLOCK_BYTES);
+        if (entryKind(entries + slot * ENTRY_BYTES) == SLOT_HEADER) findingIn(0, KIND_HEADER, volume, blockOf(volume, index, slot), 1);
       }
     }
     store<u32>(ticket, entries, T_E);
@@ -363,10 +361,10 @@ function slotsPlan(ticket: u32, ranges: bool): bool {
   if (!slotCount) return false;
   liveFound += slotCount;
   planClear(ticket);
-  if (!ranges) store<u32>(ticket, allocateAligned(slotCount << BLOCK_SHIFT, BLOCK_BYTES), T_D);
+  if (!ranges) store<u32>(ticket, allocateBlocks(slotCount), T_D);
   for (let i: u32 = 0; i < slotCount; i++) {
     let block = blockOf(volume, index, load<u16>(slotBatch + (i << 1)));
-    if (ranges) finding(0, KIND_DATA, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+    if (ranges) findingIn(0, KIND_DATA, volume, block, 1);
     else planBlocks(ticket, READ, volume, block, load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), 1);
   }
   return true;
@@ -382,10 +380,9 @@ function slotsTake(ticket: u32): void {
     let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
     if (!planResult(ticket, i) && xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) == entrySum(entry)) continue;
     let block = blockOf(volume, index, slot);
-    finding(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_DATA, load<u32>(volume, V_ID), block, offsetOf(volume, block), <f64>BLOCK_BYTES);
+    findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_DATA, volume, block, 1);
   }
-  free(load<u32>(ticket, T_D));
-  store<u32>(ticket, 0, T_D);
+  freeAt(ticket + <u32>T_D);
 }
 
 /** The ticket that checks. */
@@ -395,6 +392,6 @@ export function checkEnd(ticket: u32): void {
   if (checking == ticket) checking = 0;
   if (rootOwner == ticket) rootHold(0);
   if (checkpointOwner == ticket) checkpointHold(0);
-  if (load<u32>(ticket, T_D)) free(load<u32>(ticket, T_D));
-  if (load<u32>(ticket, T_E)) free(load<u32>(ticket, T_E));
+  free(load<u32>(ticket, T_D));
+  free(load<u32>(ticket, T_E));
 }

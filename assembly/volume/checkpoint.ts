@@ -43,6 +43,7 @@ import {
   TREE_ROOM, imageInVictim, imageOfCheckpoint, imageRelease, imageStore, indexWrite, levelCount, metaRecount, node, pageFinish, treeAbort,
   treeHeightNow,
 } from './tree';
+import { clear } from '../std/bytes';
 
 const LEAVES_A_STEP: u32 = PLANTS ? 3 : 32; // few in test builds, so that others come in between in tiny logs too
 
@@ -77,7 +78,7 @@ function drainReleased(): void {
 /** Where a stream stands: 24 bytes as in the root's stream record. */
 function noteStart(stream: u32): void {
   let record = pendingStarts + stream * 24;
-  memory.fill(record, 0, 24);
+  clear(record, 24);
   let buffer = openBuffer(stream);
   if (buffer) {
     let volume = load<u32>(buffer, B_VOLUME);
@@ -204,7 +205,7 @@ function noteTop(): void {
   pendingHeight = treeHeightNow();
   pendingTopCount = levelCount(pendingHeight);
   pendingNodes = levelCount(0);
-  memory.fill(pendingTop, 0, 768);
+  clear(pendingTop, 768);
   for (let i: u32 = 0; i < pendingTopCount; i++) memory.copy(pendingTop + i * NODE_BYTES, node(pendingHeight, i), NODE_BYTES);
 }
 
@@ -218,7 +219,7 @@ function roomNeeded(): u32 {
 }
 
 function end(ticket: u32, status: u32): u32 {
-  memory.fill(pendingStarts, 0, 48); // volume 0, not "none": nothing to be noted
+  clear(pendingStarts, 48); // volume 0, not "none": nothing to be noted
   checkpointOwner = 0;
   store<u32>(ticket, 0, T_STATE);
   return status;
@@ -279,7 +280,7 @@ function imageSegments(volume: u32): bool {
     if (!load<u32>(item, 4) && !imageInVictim(load<u32>(item))) continue;
     let entries = min(TABLE_CHUNK, total - chunk * TABLE_CHUNK);
     let image = area(entries * SEGMENT_ENTRY);
-    memory.fill(image, 0, entries * SEGMENT_ENTRY);
+    clear(image, entries * SEGMENT_ENTRY);
     for (let i: u32 = 0; i < entries; i++) {
       let segment = segmentOf(volume, chunk * TABLE_CHUNK + i);
       let entry = image + i * SEGMENT_ENTRY;

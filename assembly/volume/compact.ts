@@ -6,18 +6,17 @@
 // Ousterhout's log-structured file system: (1 − u) · age / (1 + u), age counted in sequences, so that cold garbage is
 // collected early and hot segments are left to empty by themselves.
 
-import { allocateAligned, available, free } from '../std/allocator';
+import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, needMemory } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, needMemory, MEMORY, lacks } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
 import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, planBlocks,
-  segmentOf, volumeAt, volumeCount,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, planBlocks, segmentOf, volumeAt, volumeCount, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
 } from '../log/volumes';
 import {
   B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
@@ -46,28 +45,24 @@ let chosenSegment: u32 = 0;
 export function choose(eager: u32): bool {
   let best: f64 = 0;
   chosenVolume = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    let id = load<u32>(volume, V_ID);
-    let slots = load<u32>(volume, V_DATA_SLOTS);
-    let leaving = load<u32>(volume, V_STATE) != VOLUME_ACTIVE;
-    for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
-      let last = load<u64>(segment, SEG_LAST);
-      let live = liveCount(id, index);
-      if (live == 0 || last > replaySequence) continue;
-      if (!leaving && segmentGain(slots, live) <= 0) continue;
-      let used = <f64>live / <f64>slots;
-      if (!leaving && ((eager == 0 && used > 0.95) || (eager == 2 && segmentGain(slots, live) * 16 < <i32>slots))) continue;
-      let age = <f64>(sequence - last) + 1;
-      let score = ((1 - used) * age) / (1 + used);
-      if (leaving) score = 1e30 - <f64>live;
-      if (score > best) {
-        best = score;
-        chosenVolume = volume;
-        chosenSegment = index;
-      }
+  for (segmentsBegin(); segmentsNext(); ) {
+    let segment = eachSegment;
+    if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u8>(segment, SEG_FLAGS) & <u8>SEG_BAD) continue;
+    let last = load<u64>(segment, SEG_LAST);
+    let live = liveCount(load<u32>(eachVolume, V_ID), eachIndex);
+    if (live == 0 || last > replaySequence) continue;
+    let slots = load<u32>(eachVolume, V_DATA_SLOTS);
+    let leaving = load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE;
+    let gain = segmentGain(slots, live);
+    let used = <f64>live / <f64>slots;
+    if (!leaving && (gain <= 0 || (eager == 0 && used > 0.95) || (eager == 2 && gain * 16 < <i32>slots))) continue;
+    let age = <f64>(sequence - last) + 1;
+    let score = ((1 - used) * age) / (1 + used);
+    if (leaving) score = 1e30 - <f64>live;
+    if (score > best) {
+      best = score;
+      chosenVolume = eachVolume;
+      chosenSegment = eachIndex;
     }
   }
   return chosenVolume != 0;
@@ -90,14 +85,13 @@ export function compactStep(ticket: u32): u32 {
       if (compacting || !choose(asked ? 2 : 1)) return DONE;
       compacting = true;
       let segment = segmentOf(chosenVolume, chosenSegment);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      segmentPin(segment, 1);
       store<u32>(ticket, chosenVolume, T_A);
       store<u32>(ticket, chosenSegment, T_B);
       store<u32>(ticket, 1, T_STATE);
     } else if (state == 1) {
       let volume = load<u32>(ticket, T_A);
-      let room = scanRoom(volume) + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(scanRoom(volume) + 65536)) return MEMORY;
       planClear(ticket);
       store<u32>(ticket, scanPlan(ticket, volume, load<u32>(ticket, T_B)), T_D);
       store<u32>(ticket, 2, T_STATE);
@@ -117,8 +111,7 @@ export function compactStep(ticket: u32): u32 {
       // The next live slots: one record's worth.
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
-      let room = RECORD_DATA_MAX * BLOCK_BYTES + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(RECORD_DATA_MAX * BLOCK_BYTES + 65536)) return MEMORY;
       let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
       batchCount = 0;
       while (nextSlot < used && batchCount < RECORD_DATA_MAX) {
@@ -126,7 +119,7 @@ export function compactStep(ticket: u32): u32 {
         nextSlot++;
       }
       if (!batchCount) return finish(ticket);
-      let area = allocateAligned(batchCount << BLOCK_SHIFT, BLOCK_BYTES);
+      let area = allocateBlocks(batchCount);
       store<u32>(ticket, area, T_D);
       planClear(ticket);
       let first: u32 = 0;
@@ -186,8 +179,7 @@ export function compactStep(ticket: u32): u32 {
         move(ticket, moved++);
       }
       store<u32>(ticket, 0, T_MOVED);
-      free(load<u32>(ticket, T_D));
-      store<u32>(ticket, 0, T_D);
+      freeAt(ticket + <u32>T_D);
       store<u32>(ticket, 3, T_STATE);
       // Everything copied in one call is one batch: let others come in between.
       planClear(ticket);
@@ -236,8 +228,8 @@ function move(ticket: u32, index: u32): void {
 function release(ticket: u32): void {
   soundSlots = 0;
   let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
-  store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
-  if (load<u32>(ticket, T_C)) free(load<u32>(ticket, T_C));
+  segmentPin(segment, -1);
+  free(load<u32>(ticket, T_C));
   if (load<u32>(ticket, T_D)) scanFree(load<u32>(ticket, T_D));
   compacting = false;
 }

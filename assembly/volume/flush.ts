@@ -15,7 +15,7 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planMarked } from '../abi/ticket';
+import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planMarked, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
@@ -23,8 +23,7 @@ import {
 } from '../format/record';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_WRITABLE,
-  blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount, V_MEMBERS, handleOf, V_NEXT, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
@@ -235,7 +234,7 @@ export function bufferRelease(buffer: u32): void {
 function flushFailed(ticket: u32, result: u32): u32 {
   // Room for the records once more, and for the segments that they go to.
   let room: f64 = unflushedBytes() * 1.5 + 65536;
-  for (let i: u32 = 0; i < volumeCount; i++) room += 2 * <f64>bufferBytes(load<u32>(volumeAt(i), V_SEGMENT_BLOCKS));
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) room += 2 * <f64>bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
   if (<f64>available() < room) {
     writeFailed = result;
     store<u32>(ticket, 6, T_FLUSH_STATE);
@@ -263,8 +262,7 @@ function flushFailed(ticket: u32, result: u32): u32 {
 
 /** Whether a volume that did not run full has several free segments. */
 function roomElsewhere(): bool {
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE && !load<u32>(volume, V_FULL) && load<u32>(volume, V_FREE) > 4) return true;
   }
   return false;
@@ -419,11 +417,16 @@ export function writeOutRun(ticket: u32, state: u32, blocksMin: u32): u32 {
     return planCountOf(ticket) ? PLAN : DONE;
   }
   markWritten(ticket);
+  // What was given up while it was being written is in fresh segments already: that the old place failed is no second failure.
+  let needed = false;
+  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+    if (load<u32>(buffer, B_INFLIGHT) >>> 31 && !load<u32>(buffer, B_DETACHED)) needed = true;
+    store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) & 0x7fffffff, B_INFLIGHT);
+  }
   if (load<u32>(ticket, T_RESULT)) {
-    writeFailed = load<u32>(ticket, T_RESULT);
+    if (needed) writeFailed = load<u32>(ticket, T_RESULT);
     noteFull(ticket);
   }
-  for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) & 0x7fffffff, B_INFLIGHT);
   return DONE;
 }
 
@@ -433,17 +436,13 @@ export function writeOutRun(ticket: u32, state: u32, blocksMin: u32): u32 {
  */
 export function collectFree(): void {
   if (rootOwner) return; // two roots are candidates until this one is committed
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
-    let id = load<u32>(volume, V_ID);
-    let segments = load<u32>(volume, V_SEGMENT_COUNT);
-    for (let index: u32 = 0; index < segments; index++) {
-      let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u32>(segment, SEG_PINS)) continue;
-      if (liveCount(id, index) || load<u64>(segment, SEG_LAST) > replaySequence) continue;
-      if (liveDeathSequence(id, index) > durableSequence && !(PLANTS && planted == PLANT_REUSE_BEFORE_FLUSH)) continue;
-      if (isStart(load<u64>(segment, SEG_FILL))) continue;
-      segmentFree(volume, segment);
-    }
+  for (segmentsBegin(); segmentsNext(); ) {
+    let segment = eachSegment;
+    if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u32>(segment, SEG_PINS)) continue;
+    let id = load<u32>(eachVolume, V_ID);
+    if (liveCount(id, eachIndex) || load<u64>(segment, SEG_LAST) > replaySequence) continue;
+    if (liveDeathSequence(id, eachIndex) > durableSequence && !(PLANTS && planted == PLANT_REUSE_BEFORE_FLUSH)) continue;
+    if (isStart(load<u64>(segment, SEG_FILL))) continue;
+    segmentFree(eachVolume, segment);
   }
 }

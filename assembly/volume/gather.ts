@@ -10,16 +10,16 @@
 //   place: 0 u32 kind (0 absent, 1 hole, 2 on a device, 3 in a buffer)  4 u32 volume id  8 u32 block  12 u32 birth
 //          16 u32 address of the content (kind 2, 3)  20 u32 buffer (kind 3)
 
-import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory, MEMORY, lacks } from '../abi/status';
 import { READ, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { KIND_MAPPED, foundBirth, foundBlock, foundVolume, tableResolve, tableResolveRange } from '../table/index';
 import {
-  SEG_BUFFER, SEG_FILL, SEG_PINS, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED,
+  SEG_BUFFER, SEG_FILL, SEG_PINS, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED, failAtSlot, segmentPin,
 } from '../log/volumes';
 import { B_ENTRIES, B_FILL, B_LOADED, B_PINS, slotAddress } from '../log/writer';
 import { ENTRY_BYTES, entrySum } from '../format/record';
@@ -87,7 +87,7 @@ function unpin(request: u32): void {
     let kind = load<u32>(place);
     if (kind == KIND_MAPPED) {
       let segment = segmentAt(place);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) - 1, SEG_PINS);
+      segmentPin(segment, -1);
     } else if (kind == KIND_BUFFER) {
       let buffer = load<u32>(place, 20);
       store<u32>(buffer, load<u32>(buffer, B_PINS) - 1, B_PINS);
@@ -96,7 +96,7 @@ function unpin(request: u32): void {
   }
   let area = load<u32>(request, Q_AREA);
   if (area && load<u32>(request, Q_COUNT) == 1 && !spareArea) spareArea = area;
-  else if (area) free(area);
+  else free(area);
   store<u32>(request, 0, Q_AREA);
   store<u32>(request, 0, Q_STATE);
 }
@@ -150,7 +150,7 @@ function lookUp(request: u32): u32 {
       store<u32>(place, buffer, 20);
       store<u32>(buffer, load<u32>(buffer, B_PINS) + 1, B_PINS);
     } else {
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+      segmentPin(segment, 1);
       devices++;
     }
   }
@@ -188,7 +188,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         room += scanRoom(volume);
       }
       if (scans) {
-        if (available() < room + 65536) return needMemory(room + 65536);
+        if (lacks(room + 65536)) return MEMORY;
         for (let k: u32 = 0; k < scans; k++) {
           let item = request + k * 12 + <u32>Q_SCAN_LIST;
           store<u32>(item, scanPlan(ticket, load<u32>(item), load<u32>(item, 4)), 8);
@@ -202,7 +202,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       if (count == 1 && spareArea) {
         area = spareArea;
         spareArea = 0;
-      } else area = allocateAligned(count << BLOCK_SHIFT, BLOCK_BYTES);
+      } else area = allocateBlocks(count);
       store<u32>(request, area, Q_AREA);
       store<u32>(request, 0, Q_SOUND);
       let runVolume: u32 = 0;
@@ -248,7 +248,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         free(entries);
       }
       store<u32>(request, 0, Q_SCANS);
-      if (failed) return failAt(ERROR_IO, load<u32>(load<u32>(failed), V_ID), blockOf(load<u32>(failed), load<u32>(failed, 4), 0));
+      if (failed) return failAtSlot(ERROR_IO, load<u32>(failed), load<u32>(failed, 4), 0);
       store<u32>(request, 1, Q_STATE);
     } else if (state == 3) {
       let bad = verify(ticket, request);

@@ -36,6 +36,7 @@ import {
   OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult,
   operationRoom,
 } from './state';
+import { clear } from '../std/bytes';
 
 export const JOB_FLUSH: u32 = 7;
 export const JOB_CHECKPOINT: u32 = 9;
@@ -301,7 +302,7 @@ export function mergeStep(ticket: u32): u32 {
     payload = allocate(64);
     store<u64>(ticket, payload, T_G);
   }
-  memory.fill(payload, 0, 64);
+  clear(payload, 64);
   store<u16>(payload, <u16>OP_MERGE);
   store<u32>(payload, mergeParent, 4);
   store<u32>(payload, mergeChild, 16);

@@ -21,6 +21,7 @@ import { admit } from './admit';
 import { flushRun } from './flush';
 import { GATHER_BLOCKS_MAX, KIND_BUFFER, gatherClose, gatherCurrent, gatherOpen, gatherPlace, gatherRoom, gatherRun } from './gather';
 import { isSource, trimRoom } from './state';
+import { clear } from '../std/bytes';
 
 /** Trims go in entries of at most so many leaves, which bounds what one of them does. */
 const TRIM_LEAVES: u64 = 256;
@@ -184,11 +185,11 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       if (partial) {
         let place = gatherPlace(load<u32>(ticket, T_A), 0);
         if (load<u32>(place) == KIND_MAPPED || load<u32>(place) == KIND_BUFFER) memory.copy(address, load<u32>(place, 16), BLOCK_BYTES);
-        else memory.fill(address, 0, BLOCK_BYTES);
+        else clear(address, BLOCK_BYTES);
         gatherDrop(ticket);
         let edge = edgeAt(positionOf(ticket));
         if (zeros) {
-          memory.fill(address + edge, 0, partial);
+          clear(address + edge, partial);
           continue;
         }
         planAdd(ticket, COPY_IN, 0, load<f64>(ticket, T_PROGRESS), address + edge, partial);

@@ -14,12 +14,12 @@
 // that has none is read whole. The segment that was open when the root was committed may hold a footer of a life whose
 // tail was dropped: it counts only if its incarnation is the root's.
 
-import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
-import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory } from '../abi/status';
-import { READ, T_A, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
+import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory, MEMORY, lacks } from '../abi/status';
+import { READ, T_A, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -33,7 +33,7 @@ import {
   FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT, pagePlausible,
 } from '../format/page';
 import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
-import { FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_MEMBERS, V_READABLE, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, planChecked, planMemberFlushes, segmentOf, volumeAt, volumeById, volumeCount } from '../log/volumes';
+import { FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_MEMBERS, V_READABLE, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, planChecked, planMemberFlushes, segmentOf, volumeAt, volumeById, volumeCount, planBlocks, V_NEXT, volumeHead } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
 import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
@@ -60,7 +60,7 @@ let planCopies: u32 = 0;
 export function createStep(ticket: u32, identity: usize, blocks: u32): u32 {
   let state = load<u32>(ticket, T_STATE);
   if (state == 0) {
-    if (available() < 2 * TREE_ROOM) return needMemory(2 * TREE_ROOM);
+    if (lacks(2 * TREE_ROOM)) return MEMORY;
     begin(blocks);
     identitySet(identity, identity + 16);
     generationSet(1);
@@ -114,9 +114,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       let copies: u32 = 0;
       for (let i: u32 = 0; i < volumeCount; i++) copies += <u32>popcnt(load<u32>(volumeAt(i), V_READABLE)) * 4;
-      if (available() < copies * BLOCK_BYTES + 65536) return needMemory(copies * BLOCK_BYTES + 65536);
+      if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
       planClear(ticket);
-      area = allocateAligned(copies * BLOCK_BYTES, BLOCK_BYTES);
+      area = allocateBlocks(copies);
       for (let i: u32 = 0; i < volumeCount; i++) planRootReads(ticket, volumeAt(i), area);
       planCopies = copies;
       store<u32>(ticket, 2, T_STATE);
@@ -143,8 +143,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       return PLAN;
     } else if (state == 4) {
       if (!treeBounded()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
-      let room = treeRoom(load<u32>(openedRoot, O_NODE_COUNT)) + TREE_ROOM;
-      if (available() < room) return needMemory(room);
+      if (lacks(treeRoom(load<u32>(openedRoot, O_NODE_COUNT)) + TREE_ROOM)) return MEMORY;
       planClear(ticket);
       rootTake();
       if (!rootInside(openedRoot) || !treeBegin()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
@@ -238,7 +237,7 @@ function rootChoose(ticket: u32): u32 {
 function planHeal(ticket: u32): bool {
   let slot = <u32>load<u64>(openedRoot, O_GENERATION) & 1;
   let wrong: u32 = 0;
-  let healing = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
+  let healing = allocateBlocks(1);
   memory.copy(healing, openedRoot, BLOCK_BYTES);
   let plan = false;
   for (let pass: u32 = 0; pass < 2; pass++) {
@@ -434,11 +433,10 @@ function treeLoad(ticket: u32): u32 {
   while (true) {
     if (loadRound == 0) {
       let pages = min(BATCH, levelCount(loadLevel));
-      let room = pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks);
-      if (available() < room) return needMemory(room);
+      if (lacks(pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks))) return MEMORY;
       batchCount = 0;
       if (loadLevel == 0 && loadAt == 0 && !order) {
-        if (available() < levelCount(0) * 4 + 65536) return needMemory(levelCount(0) * 4 + 65536);
+        if (lacks(levelCount(0) * 4 + 65536)) return MEMORY;
         orderMake();
       }
       while (loadAt < levelCount(loadLevel) && batchCount < BATCH) {
@@ -458,7 +456,7 @@ function treeLoad(ticket: u32): u32 {
         loadAt = 0;
         continue;
       }
-      batchArea = allocateAligned(batchCount * BLOCK_BYTES, BLOCK_BYTES);
+      batchArea = allocateBlocks(batchCount);
       planClear(ticket);
       for (let i: u32 = 0; i < batchCount; i++) {
         // an impossible first address is read as if its copy had failed: from the second
@@ -536,8 +534,7 @@ function imageFor(fragment: u32): u32 {
       return load<u32>(image, 12) == total ? image : 0;
     }
   }
-  let image = allocate(IMAGE_HEAD + total * 12);
-  memory.fill(image, 0, IMAGE_HEAD + total * 12);
+  let image = allocateZeroed(IMAGE_HEAD + total * 12);
   store<u32>(image, pendingImages);
   store<u32>(image, space, 4);
   store<u32>(image, key, 8);
@@ -637,7 +634,7 @@ function loadedState(): bool {
     imageUnlink(image);
     for (let i: u32 = 0; i < load<u32>(image, 12); i++) {
       let copy = load<u32>(image + IMAGE_HEAD + i * 12, 8);
-      if (copy) free(copy);
+      free(copy);
     }
     free(image);
   }

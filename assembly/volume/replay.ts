@@ -1,10 +1,10 @@
 // The second half of opening: walking the streams, replaying them, and going on where they end. See recover.ts.
 
-import { allocate, allocateAligned, available, free, resize } from '../std/allocator';
+import { allocate, free, resize, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, needMemory } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, lacks } from '../abi/status';
 import { READ, T_RESULT, WRITE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
@@ -23,8 +23,7 @@ import {
 } from '../format/root';
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
-  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS,
-  CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals,
+  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals, handleOf, V_NEXT, volumeHead, failAtSlot,
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
@@ -37,6 +36,7 @@ import { recordMemory } from './admit';
 import { FILL_MARGIN, cutAdd, cutFind, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
+import { clear } from '../std/bytes';
 
 export let replayedEntries: f64 = 0;
 
@@ -64,12 +64,12 @@ function walkAdd(stream: u32): u32 {
   if (total == capacity) {
     capacity = capacity ? capacity * 2 : 16;
     let items = load<u32>(walks + (stream << 2));
-    store<u32>(walks + (stream << 2), items ? resize(items, capacity * W_BYTES) : allocate(capacity * W_BYTES));
+    store<u32>(walks + (stream << 2), resize(items, capacity * W_BYTES));
     store<u32>(walkCapacities + (stream << 2), capacity);
   }
   store<u32>(walkCounts + (stream << 2), total + 1);
   let item = walkAt(stream, total);
-  memory.fill(item, 0, W_BYTES);
+  clear(item, W_BYTES);
   return item;
 }
 
@@ -191,22 +191,21 @@ function probeRun(ticket: u32): u32 {
     let dataSlots = load<u32>(volume, V_DATA_SLOTS);
     let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
     if (probeState == 0) {
-      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536)) return MEMORY;
       planClear(ticket);
-      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(footerBlocks + 1);
       planEnds(ticket, volume, index, entry + 8);
       probeState = 1;
       return PLAN;
     }
-    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, id, blockOf(volume, index, 0));
+    if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, index, 0);
     if (probeState == 1) {
       if (footerVerify(area, footerBlocks, id, blockOf(volume, index, dataSlots), dataSlots, fill)) {
         durableMost = max(durableMost, load<u64>(area, F_DURABLE));
       } else if (recordVerify(area + (footerBlocks << BLOCK_SHIFT), id, blockOf(volume, index, 0), 0, dataSlots, fill)) {
         free(area);
         planClear(ticket);
-        area = allocateAligned(dataSlots << BLOCK_SHIFT, BLOCK_BYTES);
+        area = allocateBlocks(dataSlots);
         planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, dataSlots, CHECK_HEADERS, entry + 8);
         probeState = 2;
         return PLAN;
@@ -246,8 +245,7 @@ export function walkRun(ticket: u32): u32 {
       if (!volume || nextSegment >= load<u32>(volume, V_SEGMENT_COUNT) || firstSlot > load<u32>(volume, V_DATA_SLOTS)) {
         return failAt(ERROR_CORRUPT, nextVolume, 0);
       }
-      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2;
-      if (available() < room) return needMemory(room);
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2)) return MEMORY;
       planClear(ticket);
       store<u64>(walkFill, nextFill);
       if (cutFind(nextFill)) {
@@ -257,7 +255,7 @@ export function walkRun(ticket: u32): u32 {
       }
       // The footer, and the first header: one of them says whether there is anything.
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
-      area = allocateAligned((footerBlocks + 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(footerBlocks + 1);
       planEnds(ticket, volume, nextSegment, walkFill);
       walkState = 1;
       return PLAN;
@@ -269,7 +267,7 @@ export function walkRun(ticket: u32): u32 {
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
       let record = streamRecord(stream);
       let wasOpen = load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == nextFill;
-      if (planResult(ticket, 0)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, dataSlots)); // unreadable is not absent
+      if (planResult(ticket, 0)) return failAtSlot(ERROR_IO, volume, nextSegment, dataSlots); // unreadable is not absent
       let header = area + (footerBlocks << BLOCK_SHIFT);
       let any = !planResult(ticket, 1) && recordVerify(header, id, blockOf(volume, nextSegment, 0), 0, dataSlots, nextFill);
       if (guessed && !planResult(ticket, 1) && (!any || load<u64>(header, R_PREVIOUS) != chain)) {
@@ -278,17 +276,17 @@ export function walkRun(ticket: u32): u32 {
         walkState = 0;
         continue;
       }
-      if (guessed && planResult(ticket, 1)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, 0));
+      if (guessed && planResult(ticket, 1)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
       guessed = false;
       let sound = footerVerify(area, footerBlocks, id, blockOf(volume, nextSegment, dataSlots), dataSlots, nextFill);
       if (sound && wasOpen && load<u64>(area, F_INCARNATION) < incarnation && !(PLANTS && planted == PLANT_STALE_INCARNATION)) {
         count(C_INCARNATION_REFUSED);
         sound = false;
       }
-      if (sound && load<u64>(area, F_INCARNATION) > incarnation) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, dataSlots));
+      if (sound && load<u64>(area, F_INCARNATION) > incarnation) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, dataSlots);
       if (sound) {
         let used = <u32>load<u16>(area, F_USED);
-        if (firstSlot > used) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, dataSlots));
+        if (firstSlot > used) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, dataSlots);
         let item = itemAdd(volume, 1, used);
         chain = load<u64>(area, F_LAST_HEADER);
         store<u64>(item, chain, W_CHAIN_END);
@@ -310,11 +308,11 @@ export function walkRun(ticket: u32): u32 {
     // 2: the whole segment is in memory
     let volume = volumeById(nextVolume);
     let id = load<u32>(volume, V_ID);
-    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, id, blockOf(volume, nextSegment, 0));
+    if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
     count(C_FOOTERLESS_REPLAYED);
     let cut = cutFind(nextFill);
     let limit = cut ? <u32>load<u16>(cut, 2) : load<u32>(volume, V_DATA_SLOTS);
-    if (firstSlot > limit) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, limit));
+    if (firstSlot > limit) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, limit);
     let item = itemAdd(volume, 2, 0);
     let slot = firstSlot;
     let expected = chain;
@@ -339,7 +337,7 @@ export function walkRun(ticket: u32): u32 {
     store<u32>(item, slot, W_END);
     store<u64>(item, chain, W_CHAIN_END);
     if (cut) {
-      if (slot != limit) return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, slot));
+      if (slot != limit) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, slot);
       count(C_CUT_FOLLOWED);
       nextVolume = load<u16>(cut, 16);
       nextSegment = load<u32>(cut, 20);
@@ -352,7 +350,7 @@ export function walkRun(ticket: u32): u32 {
       streamEnd(); // taken after this root was written: nothing acknowledged can stand behind it
     } else {
       // It was sealed and durable before the root: what follows cannot be found any more.
-      return failAt(ERROR_CORRUPT, id, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS)));
+      return failAtSlot(ERROR_CORRUPT, volume, nextSegment, load<u32>(volume, V_DATA_SLOTS));
     }
     firstSlot = 0;
     walkState = 0;
@@ -382,7 +380,7 @@ function itemAdd(volume: u32, mode: u32, end: u32): u32 {
 
 function planWhole(ticket: u32, volume: u32): void {
   let blocks = load<u32>(volume, V_DATA_SLOTS);
-  area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
+  area = allocateBlocks(blocks);
   planChecked(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks, CHECK_RECORDS, walkFill);
 }
 
@@ -419,7 +417,7 @@ let stopBlock: u32 = 0;
 let lastStream: u32 = 0;
 
 export function replayBegin(): void {
-  memory.fill(cursors, 0, 144);
+  clear(cursors, 144);
   applied = clean ? load<u64>(openedRoot, O_END) : startSequence;
   appliedIncarnation = 0;
   for (let which: u32 = 0; which < 2; which++) {
@@ -443,16 +441,13 @@ function stop(which: u32): void {
 }
 
 function drop(at: usize): void {
-  if (load<u32>(at, K_AREA)) free(load<u32>(at, K_AREA));
-  store<u32>(at, 0, K_AREA);
+  freeAt(at + K_AREA);
   dropRecord(at);
 }
 
 function dropRecord(at: usize): void {
-  if (load<u32>(at, K_HEADER)) free(load<u32>(at, K_HEADER));
-  if (load<u32>(at, K_DATA)) free(load<u32>(at, K_DATA));
-  store<u32>(at, 0, K_HEADER);
-  store<u32>(at, 0, K_DATA);
+  freeAt(at + K_HEADER);
+  freeAt(at + K_DATA);
   store<u32>(at, 0, K_VERIFIED);
 }
 
@@ -519,8 +514,7 @@ export function replayRun(ticket: u32): u32 {
       if (status != DONE) return status;
       if (load<u32>(at, K_STATE) != 1) continue; // it did not verify: the log ends before it
     }
-    let room = recordMemory(160) + 300 * leafRoom();
-    if (available() < room) return needMemory(room);
+    if (lacks(recordMemory(160) + 300 * leafRoom())) return MEMORY;
     let status = apply(which, at);
     if (status != DONE) return status;
     applied = last;
@@ -562,7 +556,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   let state = load<u32>(at, K_STATE);
   let slot = load<u32>(at, K_SLOT);
   if (state == 3) {
-    if (readTaken(ticket, at)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+    if (readTaken(ticket, at)) return failAtSlot(ERROR_IO, volume, index, 0);
     if (mode == 1) { // what was read now must be what was verified before
       let dataSlots = load<u32>(volume, V_DATA_SLOTS);
       let footerBlock = blockOf(volume, index, dataSlots);
@@ -574,7 +568,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     return DONE;
   }
   if (state == 5) {
-    if (readTaken(ticket, at)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, slot + 1));
+    if (readTaken(ticket, at)) return failAtSlot(ERROR_IO, volume, index, slot + 1);
     store<u32>(at, 1, K_STATE);
     return DONE;
   }
@@ -584,7 +578,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     let left = load<u32>(item, W_END) - slot;
     if (bad || !recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
       // Its footer vouches for it, so below the durable sequence this is damage; above it the log ends here.
-      if (bad) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, slot));
+      if (bad) return failAtSlot(ERROR_IO, volume, index, slot);
       count(C_TAIL_TORN);
       stop(which);
       return DONE;
@@ -605,8 +599,8 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (!load<u32>(at, K_AREA)) {
     let blocks = mode == 1 ? load<u32>(volume, V_FOOTER_BLOCKS) : load<u32>(item, W_END);
     let room = (blocks << BLOCK_SHIFT) + 65536;
-    if (available() < room) return needMemory(room);
-    store<u32>(at, allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES), K_AREA);
+    if (lacks(room)) return MEMORY;
+    store<u32>(at, allocateBlocks(blocks), K_AREA);
     planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks, mode == 1 ? CHECK_FOOTER : CHECK_RECORDS);
     store<u32>(at, 3, K_STATE);
     return PLAN;
@@ -621,10 +615,10 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     return DONE;
   }
   let entry = load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
-  if (entryKind(entry) != SLOT_HEADER) return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), blockOf(volume, index, slot));
+  if (entryKind(entry) != SLOT_HEADER) return failAtSlot(ERROR_CORRUPT, volume, index, slot);
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
-    if (available() < 65536) return needMemory(65536);
-    store<u32>(at, allocateAligned(BLOCK_BYTES, BLOCK_BYTES), K_HEADER);
+    if (lacks(65536)) return MEMORY;
+    store<u32>(at, allocateBlocks(1), K_HEADER);
     planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1, CHECK_FIRST);
     store<u32>(at, 4, K_STATE);
     return PLAN;
@@ -658,8 +652,8 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
   else {
     if (!load<u32>(at, K_DATA)) {
       let room = ((blocks + 1) << BLOCK_SHIFT) + 65536;
-      if (available() < room) return needMemory(room);
-      store<u32>(at, allocateAligned((blocks + 1) << BLOCK_SHIFT, BLOCK_BYTES), K_DATA);
+      if (lacks(room)) return MEMORY;
+      store<u32>(at, allocateBlocks(blocks + 1), K_DATA);
       planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1, CHECK_RECORDS);
       store<u32>(at, 5, K_STATE);
       return PLAN;
@@ -723,8 +717,7 @@ function apply(which: u32, at: usize): u32 {
     let payload = header + RECORD_FIXED_BYTES;
     let bytes = load<u32>(header, R_PAYLOAD);
     if (!payloadBytes(payload, 3840)) return failAt(ERROR_CORRUPT, id, block);
-    let room = operationRoom(payload);
-    if (available() < room) return needMemory(room);
+    if (lacks(operationRoom(payload))) return MEMORY;
     if (!operationApply(payload, bytes, first)) return failAt(ERROR_CORRUPT, id, block);
   } else {
     let footerEntry = header ? 0 : load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
@@ -818,8 +811,7 @@ export function replayFinish(): void {
     store<u8>(segment, <u8>SEALED, SEG_STATE);
     store<u64>(segment, load<u64>(starts + which * 24, 8), SEG_FILL);
   }
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let id = load<u32>(volume, V_ID);
     let unused: u32 = 0;
     for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) {
@@ -914,15 +906,14 @@ function mendFooters(ticket: u32): u32 {
     let dataSlots = load<u32>(volume, V_DATA_SLOTS);
     let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
     if (mendState == 0) {
-      let room: u32 = 2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
-      if (available() < room) return needMemory(room);
+      if (lacks(2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY;
       planClear(ticket);
-      area = allocateAligned((used + footerBlocks) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(used + footerBlocks);
       planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, used, CHECK_HEADERS, item + <u32>W_FILL);
       mendState = 1;
       return PLAN;
     }
-    if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, load<u32>(volume, V_ID), blockOf(volume, index, 0));
+    if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, index, 0);
     if (mendState == 1) {
       let entries = allocate(used * ENTRY_BYTES + 8);
       memory.fill(entries, 0, used * ENTRY_BYTES);
@@ -931,7 +922,7 @@ function mendFooters(ticket: u32): u32 {
       }
       let next = walkAt(mendStream, mendItem + 1);
       let footer = area + (used << BLOCK_SHIFT);
-      memory.fill(footer, 0, footerBlocks << BLOCK_SHIFT);
+      clear(footer, footerBlocks << BLOCK_SHIFT);
       footerBuild(
         footer, volume, index, mendStream, used, entries, load<u64>(item, W_CHAIN_END), load<u32>(next, W_VOLUME), load<u32>(next, W_SEGMENT),
         load<u64>(next, W_FILL),
@@ -983,7 +974,7 @@ export function continueRun(ticket: u32): u32 {
       let status = mendFooters(ticket);
       if (status != DONE) return status;
       let room: u32 = 4 * bufferBytes(segmentBlocksMost) + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(room)) return MEMORY;
       for (let stream: u32 = 0; stream < 2; stream++) {
         if (!(cutting & (1 << stream))) continue;
         let bad = goElsewhere(stream);
@@ -1004,11 +995,10 @@ export function continueRun(ticket: u32): u32 {
     let volume = load<u32>(item, W_VOLUME);
     let slots = load<u32>(at, K_SLOT);
     if (walkState != 9) {
-      let room = bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2 + 65536;
-      if (available() < room) return needMemory(room);
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2 + 65536)) return MEMORY;
       walkState = 9;
       planClear(ticket);
-      area = allocateAligned(max(slots, 1) << BLOCK_SHIFT, BLOCK_BYTES);
+      area = allocateBlocks(max(slots, 1));
       if (slots) {
         planChecked(ticket, READ, volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0), area, slots, CHECK_HEADERS, item + <u32>W_FILL);
         return PLAN;

@@ -6,10 +6,9 @@
 // A flush of a device that fails is told to one caller only, and may have dropped what others wrote: the log's flush and the
 // root's tell each other.
 
-import { allocateAligned } from '../std/allocator';
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
+import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
@@ -19,8 +18,7 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount,
-  SEG_FILL, V_SEGMENT_BLOCKS, segmentOf,
+  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts,
@@ -28,6 +26,8 @@ import {
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
 import { failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+import { clear } from '../std/bytes';
+import { allocateBlocks } from '../std/allocator';
 
 /** Fill sequences that a life may use beyond what its root lists, before it commits another. */
 export const FILL_MARGIN: u64 = 256;
@@ -81,8 +81,7 @@ export function homesFresh(): bool {
 /** Storage volumes that hold root slots: the first two that are not being given back. */
 export function rootHome(index: u32): u32 {
   let seen: u32 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
     if (seen == index) return volume;
     seen++;
@@ -136,15 +135,14 @@ export function lastDeath(volume: u32): u64 {
 }
 
 function build(): void {
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let referred = load<u32>(volume, V_FREE) != load<u32>(volume, V_SEGMENT_COUNT) || lastDeath(volume) > startSequence;
     store<u32>(volume, referred ? 0 : load<u32>(volume, V_RELEASE_COMMITS) + 1, V_RELEASE_COMMITS);
     let fresh = load<u32>(volume, V_FRESH_HOME) & ~BUILT;
     store<u32>(volume, fresh && (volume == rootHome(0) || volume == rootHome(1)) ? fresh | BUILT : fresh, V_FRESH_HOME);
   }
-  if (!image) image = allocateAligned(BLOCK_BYTES, BLOCK_BYTES);
-  memory.fill(image, 0, BLOCK_BYTES);
+  if (!image) image = allocateBlocks(1);
+  clear(image, BLOCK_BYTES);
   rootLostSet(false);
   generation++;
   memory.copy(image + <u32>O_UUID, logIdentity, 32);
@@ -273,8 +271,7 @@ export function rootRun(ticket: u32): u32 {
   rootOwner = 0;
   store<u32>(ticket, 0, T_ROOT_STATE);
   replaySet(load<u64>(image, O_REPLAY));
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let fresh = load<u32>(volume, V_FRESH_HOME);
     if (fresh & BUILT) store<u32>(volume, (fresh & ~BUILT) - 1, V_FRESH_HOME);
   }

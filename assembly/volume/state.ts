@@ -15,6 +15,7 @@ import {
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
 import { C_FORWARD_DROPPED, C_FORWARD_FOLLOWED, C_ROLLBACK, C_SNAPSHOT_DELETED, C_SPACE_MERGED } from '../log/counting';
+import { clear } from '../std/bytes';
 
 export const OP_CREATE_SOURCE: u32 = 1;
 export const OP_SNAPSHOT: u32 = 2;
@@ -473,7 +474,7 @@ export function stateImageBytes(): u32 {
 }
 
 export function stateImageWrite(into: u32): void {
-  memory.fill(into, 0, stateImageBytes());
+  clear(into, stateImageBytes());
   store<u32>(into, STATE_VERSION);
   store<u32>(into, epoch, 4);
   store<u32>(into, nextSnapshotId, 8);
@@ -612,7 +613,7 @@ export function sourceGet(index: u32, into: u32, mapped: f64): u32 {
   store<u32>(into, load<u32>(source, X_VOLUME), 4);
   store<f64>(into, spaceSizeBytes(space), 8);
   store<f64>(into, mapped, 16);
-  store<u32>(into, spaceFlags(space), 24);
+  store<u32>(into, spaceFlags(space) | (spaceParent(space) == SPACE_NONE ? 0 : 4), 24);
   store<u32>(into, bytes, 28);
   memory.copy(into + 32, source + <u32>X_NAME, bytes);
   return 32 + bytes;

@@ -4,7 +4,7 @@
 // Used by cold reads (for the checksums), by compaction and check (for everything). A sub-operation of a ticket, one
 // segment at a time: scanPlan, perform, scanTake; scanTake may ask for a second round when the footer does not verify.
 
-import { allocate, allocateAligned, free } from '../std/allocator';
+import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { READ } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -13,7 +13,7 @@ import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryKind, recordSlots, recordVerify,
 } from '../format/record';
 import {
-  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS, blockOf, planChecked, segmentOf, sumsMake,
+  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS, blockOf, planChecked, segmentOf, sumsMake, planBlocks,
 } from '../log/volumes';
 import { slotHeaderWrite } from '../log/writer';
 import { C_FOOTERLESS_READ } from '../log/counting';
@@ -34,7 +34,7 @@ export function scanPlan(ticket: u32, volume: u32, index: u32): u32 {
   let footer = (load<u8>(segment, SEG_FLAGS) & <u8>(SEG_HAS_FOOTER | SEG_UNREAD)) == <u8>SEG_HAS_FOOTER;
   let first = footer ? load<u32>(volume, V_DATA_SLOTS) : 0;
   let blocks = footer ? load<u32>(volume, V_FOOTER_BLOCKS) : max(<u32>load<u16>(segment, SEG_USED), 1);
-  let area = allocateAligned(blocks << BLOCK_SHIFT, BLOCK_BYTES);
+  let area = allocateBlocks(blocks);
   planChecked(ticket, READ, volume, blockOf(volume, index, first), area, blocks, footer ? CHECK_FOOTER : CHECK_HEADERS, segment + <u32>SEG_FILL);
   return footer ? area : area | SCAN_HEADERS;
 }
@@ -75,8 +75,7 @@ export function scanTake(volume: u32, index: u32, scan: u32, result: u32): u32 {
   }
   count(C_FOOTERLESS_READ);
   store<u8>(segment, flags & ~(<u8>SEG_UNREAD), SEG_FLAGS);
-  let entries = allocate(used * ENTRY_BYTES + 8);
-  memory.fill(entries, 0, used * ENTRY_BYTES);
+  let entries = allocateZeroed(used * ENTRY_BYTES + 8);
   headersToEntries(area, volume, index, used, fill, entries);
   free(area);
   return entries;

@@ -8,7 +8,7 @@
 // Images are referred to by a u32: page slot + 1, or 0x80000000 | address/8 of a list (u32 count, u32 slots) where an
 // image spans several pages.
 
-import { allocate, allocateAligned, allocateZeroed, free, resize } from '../std/allocator';
+import { allocate, allocateZeroed, free, resize, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { BLOCK_BYTES, FORMAT_MAJOR } from '../format/constants';
@@ -25,6 +25,7 @@ import {
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
 import { checkpointNumber } from './root';
+import { clear } from '../std/bytes';
 
 export const TN_BYTES: u32 = 40;
 const TN_LIVE: usize = 32;
@@ -61,7 +62,7 @@ export function treeRoom(slots: u32): u32 {
 }
 
 export function treeInitialize(): void {
-  pages = allocateAligned(3 * BLOCK_BYTES, BLOCK_BYTES);
+  pages = allocateBlocks(3);
 }
 
 function levelGrow(level: u32, total: u32): void {
@@ -118,7 +119,8 @@ function slotTake(): u32 {
       let slot = freeHint + probe;
       if (slot >= total) slot -= total;
       let at = node(0, slot);
-      if (load<u8>(at, N_KIND) == 0 && load<u16>(at, TN_FLAGS) == 0) {
+      // Of no kind, not under construction, and (after a checkpoint was given up) not referred to any more: live and flags are one word.
+      if (load<u8>(at, N_KIND) == 0 && load<u32>(at, TN_LIVE) == 0) {
         freeSlots--;
         freeHint = slot + 1;
         return slot;
@@ -140,10 +142,10 @@ function fragmentAppend(kind: u32, space: u32, key: u32, uid: u64, applied: u64,
     if (!pageFinish(kind)) return 0xffffffff;
   }
   if (!load<u32>(pageSlot + which)) {
-    memory.fill(page, 0, BLOCK_BYTES);
+    clear(page, BLOCK_BYTES);
     let slot = slotTake();
     let at = node(0, slot);
-    memory.fill(at, 0, TN_BYTES);
+    clear(at, TN_BYTES);
     store<u16>(at, BUILDING, TN_FLAGS);
     store<u64>(at, checkpointNumber, N_CHECKPOINT);
     store<u32>(pageSlot + which, slot + 1);
@@ -237,19 +239,18 @@ export function imageStore(kind: u32, space: u32, key: u32, uid: u64, applied: u
 export function listReference(list: u32): u32 { return 0x80000000 | (list >>> 3); }
 function listOf(reference: u32): u32 { return (reference & 0x7fffffff) << 3; }
 
-/** The first page slot of an image, for its age and place. */
-export function imageFirst(reference: u32): u32 {
-  return reference & 0x80000000 ? load<u32>(listOf(reference), 4) : reference - 1;
+/** Pages that an image lies in, and the slot of each. */
+function imageParts(reference: u32): u32 {
+  return reference & 0x80000000 ? load<u32>(listOf(reference)) : u32(reference != 0);
+}
+function imagePart(reference: u32, part: u32): u32 {
+  return reference & 0x80000000 ? load<u32>(listOf(reference) + 4 + part * 4) : reference - 1;
 }
 
 /** Gives an image up: its pages lose a fragment, pages without any lose their slot. */
 export function imageRelease(reference: u32): void {
-  if (!reference) return;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) slotRelease(load<u32>(list + 4 + i * 4));
-    free(list);
-  } else slotRelease(reference - 1);
+  for (let part: u32 = 0; part < imageParts(reference); part++) slotRelease(imagePart(reference, part));
+  if (reference & 0x80000000) free(listOf(reference));
 }
 
 function slotRelease(slot: u32): void {
@@ -257,7 +258,7 @@ function slotRelease(slot: u32): void {
   let live = load<u16>(at, TN_LIVE) - 1;
   store<u16>(at, live, TN_LIVE);
   if (live || load<u16>(at, TN_FLAGS) & BUILDING) return;
-  memory.fill(at, 0, TN_BYTES);
+  clear(at, TN_BYTES);
   freeSlots++;
   changed(0, slot);
 }
@@ -274,7 +275,7 @@ export function treeSweep(): void {
     let at = node(0, slot);
     if (load<u8>(at, N_KIND) == 0) { freeSlots++; continue; }
     if (load<u16>(at, TN_LIVE)) continue;
-    memory.fill(at, 0, TN_BYTES);
+    clear(at, TN_BYTES);
     freeSlots++;
     changed(0, slot);
   }
@@ -283,7 +284,7 @@ export function treeSweep(): void {
 export function nodeCheckpoint(level: u32, index: u32): u64 { return load<u64>(node(level, index), N_CHECKPOINT); }
 export function nodeLoaded(level: u32, index: u32, from: u32): void {
   let at = node(level, index);
-  memory.fill(at, 0, TN_BYTES);
+  clear(at, TN_BYTES);
   memory.copy(at, from, NODE_BYTES);
 }
 
@@ -294,7 +295,7 @@ export function indexWrite(scratch: u32, rewriteAll: bool): bool {
     for (let i: u32 = 0; i < levelCount(level); i++) {
       let at = node(level, i);
       if (!rewriteAll && !(load<u16>(at, TN_FLAGS) & CHANGED) && !nodeInVictim(level, i)) continue;
-      memory.fill(scratch, 0, BLOCK_BYTES);
+      clear(scratch, BLOCK_BYTES);
       let children = min(INDEX_NODES, levelCount(level - 1) - i * INDEX_NODES);
       for (let child: u32 = 0; child < children; child++) {
         memory.copy(scratch + PAGE_FIXED_BYTES + child * NODE_BYTES, node(level - 1, i * INDEX_NODES + child), NODE_BYTES);
@@ -313,40 +314,28 @@ export function indexPagesMax(): u32 {
   return total;
 }
 
-function segmentHolding(volumeId: u32, block: u32): u32 {
-  let volume = volumeById(volumeId);
-  return segmentOf(volume, block / load<u32>(volume, V_SEGMENT_BLOCKS));
+/** The segment that holds a copy (0 or 1) of the page. */
+function segmentHolding(node: u32, copy: u32): u32 {
+  let volume = volumeById(load<u16>(node + (copy << 1), N_VOLUME_A));
+  return segmentOf(volume, load<u32>(node + (copy << 2), N_BLOCK_A) / load<u32>(volume, V_SEGMENT_BLOCKS));
 }
 
 /** Whether a copy of the page lies in a segment that is being cleaned. */
 export function nodeInVictim(level: u32, index: u32): bool {
   let at = node(level, index);
   if (load<u8>(at, N_KIND) == 0) return false;
-  return (
-    (load<u8>(segmentHolding(load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A)), SEG_FLAGS) & <u8>SEG_VICTIM) != 0 ||
-    (load<u8>(segmentHolding(load<u16>(at, N_VOLUME_B), load<u32>(at, N_BLOCK_B)), SEG_FLAGS) & <u8>SEG_VICTIM) != 0
-  );
+  return ((load<u8>(segmentHolding(at, 0), SEG_FLAGS) | load<u8>(segmentHolding(at, 1), SEG_FLAGS)) & <u8>SEG_VICTIM) != 0;
 }
 
 export function imageInVictim(reference: u32): bool {
-  if (!reference) return false;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) if (nodeInVictim(0, load<u32>(list + 4 + i * 4))) return true;
-    return false;
-  }
-  return nodeInVictim(0, reference - 1);
+  for (let part: u32 = 0; part < imageParts(reference); part++) if (nodeInVictim(0, imagePart(reference, part))) return true;
+  return false;
 }
 
 /** Whether the image, or a part of it, was written by this checkpoint. */
 export function imageOfCheckpoint(reference: u32, checkpoint: u64): bool {
-  if (!reference) return false;
-  if (reference & 0x80000000) {
-    let list = listOf(reference);
-    for (let i: u32 = 0; i < load<u32>(list); i++) if (nodeCheckpoint(0, load<u32>(list + 4 + i * 4)) == checkpoint) return true;
-    return false;
-  }
-  return nodeCheckpoint(0, reference - 1) == checkpoint;
+  for (let part: u32 = 0; part < imageParts(reference); part++) if (nodeCheckpoint(0, imagePart(reference, part)) == checkpoint) return true;
+  return false;
 }
 
 /** Pages under construction are dropped (the checkpoint starts anew); their images must be released by the caller. */
@@ -373,10 +362,10 @@ export function metaRecount(release: bool): void {
     for (let i: u32 = 0; i < levelCount(level); i++) {
       let at = node(level, i);
       if (load<u8>(at, N_KIND) == 0) continue;
-      let a = segmentHolding(load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A));
-      let b = segmentHolding(load<u16>(at, N_VOLUME_B), load<u32>(at, N_BLOCK_B));
-      store<u32>(a, load<u32>(a, SEG_META_LIVE) + 1, SEG_META_LIVE);
-      store<u32>(b, load<u32>(b, SEG_META_LIVE) + 1, SEG_META_LIVE);
+      for (let copy: u32 = 0; copy < 2; copy++) {
+        let segment = segmentHolding(at, copy);
+        store<u32>(segment, load<u32>(segment, SEG_META_LIVE) + 1, SEG_META_LIVE);
+      }
     }
   }
   if (!release) return;

@@ -6,11 +6,14 @@ export const compact: Verb = {
   name: 'compact',
   usage: 'compact POOL/VOLUME',
   summary: 'gathers live data, and gives storage volumes back that are not needed',
+  details: [
+    'Free space goes back to the file system as holes, or to the device as discards, where they take it (Linux; fallocate, blkdiscard).',
+  ],
   options: POOL_OPTIONS,
   positionals: [1, 1],
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'none');
-    const result = await withVolume(reference, args, 'write', async (volume, pool) => {
+    const result = await withVolume(reference, args, 'reclaim', async (volume, pool) => {
       const before = volume.figures();
       const segments = await volume.compact({ signal, onProgress: (done) => output.progress('compacting', done, before.segmentsHeld) });
       await pool.maintain({ signal });

@@ -109,8 +109,16 @@ async function main(argv: readonly string[]): Promise<number> {
     output.error(message);
     const code = usage ? 'USAGE' : isVarveError(error) ? error.code : 'ERROR';
     if (json) await output.bytes(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`).catch(() => undefined);
-    if (process.env['VARVE_TRACE'] !== undefined && error instanceof Error) process.stderr.write(`${error.stack}\n${causes(error)}`);
+    if (error instanceof Error && isTracing()) process.stderr.write(`${error.stack}\n${causes(error)}`);
     return usage ? 2 : 1;
+  }
+}
+
+function isTracing(): boolean {
+  try {
+    return process.env['VARVE_TRACE'] !== undefined;
+  } catch {
+    return false; // Deno without --allow-env: that is no reason to hide the error that is to be told
   }
 }
 

@@ -43,14 +43,16 @@ export const POOL_OPTIONS: OptionSpecs = {
   device: { kind: 'text', value: 'PATH', many: true, help: 'where a device outside of the pool directory is now; may be repeated' },
 };
 
+/** `reclaim`: writes, and gives free space back in the end. */
+export type Mode = 'read' | 'write' | 'reclaim';
+
 /** Opens the pool, does something with it, and closes it, also when that failed. */
-export async function withPool<T>(
-  path: string,
-  args: Arguments,
-  mode: 'read' | 'write',
-  use: (pool: StoragePool) => Promise<T>,
-): Promise<T> {
-  const pool = await DirectoryPool.open(path, { readOnly: mode === 'read', devices: args.texts('device') });
+export async function withPool<T>(path: string, args: Arguments, mode: Mode, use: (pool: StoragePool) => Promise<T>): Promise<T> {
+  const pool = await DirectoryPool.open(path, {
+    readOnly: mode === 'read',
+    discard: mode === 'reclaim',
+    devices: args.texts('device'),
+  });
   let result: T;
   try {
     result = await use(pool);
@@ -65,7 +67,7 @@ export async function withPool<T>(
 export async function withVolume<T>(
   reference: Reference,
   args: Arguments,
-  mode: 'read' | 'write',
+  mode: Mode,
   use: (volume: VirtualVolume, pool: StoragePool) => Promise<T>,
 ): Promise<T> {
   return withPool(reference.pool, args, mode, async (pool) => use(await pool.volume(reference.volume), pool));

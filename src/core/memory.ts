@@ -1,6 +1,8 @@
 // The one file that makes views of the core's memory, and makes them anew when it has grown (growth detaches the old ones).
 // DataView and not Uint32Array for numbers: the memory is little-endian whatever the machine is, and V8 compiles both to one load (2026-11).
 
+import { markAligned } from '../aligned.ts';
+
 export const PAGE_BYTES = 65536;
 /** wasm32: 65536 pages = 4 GiB. */
 export const PAGES_MAX = 65536;
@@ -61,6 +63,7 @@ export class CoreMemory {
   #remake(): void {
     const buffer = this.memory.buffer as ArrayBuffer;
     this.#slice = undefined;
+    markAligned(buffer);
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
   }

@@ -6,8 +6,11 @@
 //
 // Views of the core's memory are legal buffers; the plan loop sees to it that they stay put while a call is in flight.
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
+import { lockDescriptor, unlockDescriptor } from './claim.ts';
+import { canPunch, punch, punchSync } from './punch.ts';
 import {
   checkBytes,
   checkOpen,
@@ -29,6 +32,8 @@ export interface FileDeviceOptions {
   readonly noFollow?: boolean | undefined;
   /** Block devices: claims it, so that no mount or other claimant has it meanwhile (VARVE_LOCKED). Deno cannot, and goes without. */
   readonly exclusive?: boolean | undefined;
+  /** Past the page cache (O_DIRECT), where the platform and the file system have that; see `FileDevice.direct`. For `RawDevice`, which knows how. */
+  readonly direct?: boolean | undefined;
   /** Permissions of a file that is made; default 0o600. */
   readonly mode?: number | undefined;
 }
@@ -91,13 +96,16 @@ class Transfer {
 export class FileDevice implements SyncStorageDevice, CallbackDevice {
   readonly path: string;
   readonly blockSize = 512;
-  readonly supports: DeviceSupports = { discard: false, fua: 'emulated', sync: true, persistent: true };
+  readonly supports: DeviceSupports;
   readonly readOnly: boolean;
+  /** Reads and writes go past the page cache: buffers, offsets and lengths have to be aligned. */
+  readonly direct: boolean;
   /** What is at the path. */
   readonly kind: 'file' | 'block';
   readonly #fd: number;
   #sizeBytes: number;
   #inFlight = 0;
+  #claimed = false;
   #burst: Transfer[] = [];
   readonly #over = (transfer: Transfer, error: Error | null | undefined): void => {
     const { write, offset, bytes, done, ended } = transfer;
@@ -108,7 +116,9 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
   #closed: Promise<void> | undefined;
   #drained: (() => void) | undefined;
 
-  private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block') {
+  private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
+    this.supports = { discard: !readOnly && canPunch(), fua: 'emulated', sync: true, persistent: true };
+    this.direct = direct;
     this.path = path;
     this.#fd = fd;
     this.#sizeBytes = sizeBytes;
@@ -137,14 +147,17 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
     if (options.create && !readOnly) flags |= O_CREAT | (options.create === 'exclusive' ? O_EXCL : 0);
     else if (options.exclusive && isBlockDevice(path)) flags |= O_EXCL;
 
+    const directFlag = options.direct ? (fs.constants.O_DIRECT ?? 0) : 0;
+    let direct = directFlag !== 0;
     let fd: number;
     try {
-      fd = fs.openSync(path, flags, options.mode ?? 0o600);
+      fd = openAs(path, flags | directFlag, options);
     } catch (error) {
-      // Deno answers EEXIST to O_EXCL without O_CREAT, even to the first (PLATFORM facts, 2026-11).
-      if (!(options.exclusive && !options.create && errnoOf(error) === 'EEXIST')) throw failed(doing, error);
+      // EINVAL: a file system that has no direct I/O.
+      if (!direct || errnoOf(error) !== 'EINVAL') throw failed(doing, error);
+      direct = false;
       try {
-        fd = fs.openSync(path, flags & ~O_EXCL);
+        fd = openAs(path, flags, options);
       } catch (again) {
         throw failed(doing, again);
       }
@@ -165,9 +178,11 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
         }
         sizeBytes = wanted;
       }
-      return new FileDevice(path, fd, sizeBytes, readOnly, kind);
+      return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct);
     } catch (error) {
       fs.closeSync(fd);
+      // It was not there before, and whoever asked does not get it: nobody else would take it away.
+      if (options.create === 'exclusive' && !readOnly) fs.unlinkSync(path);
       throw failed(doing, error);
     }
   }
@@ -179,6 +194,18 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
   /** The descriptor, for locks that live on the open file. Valid until `close`. */
   get fd(): number {
     return this.#fd;
+  }
+
+  /**
+   * Takes it for this process, until it is closed or the process ends, however that ends; keeps out whoever claims it in the same way.
+   * @throws VarveError VARVE_LOCKED
+   */
+  claimSync(): void {
+    const doing = `claiming '${this.path}'`;
+    if (!lockDescriptor(doing, this.#fd, 'exclusive')) {
+      throw new VarveError('VARVE_LOCKED', doing, { detail: 'another process has claimed it' });
+    }
+    this.#claimed = true;
   }
 
   /** Makes a file longer, sparse, or shorter. Not for use by a log under way: its volumes keep their size. */
@@ -292,6 +319,40 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
     }
   }
 
+  /** Gives the space of the range back to the file system (a hole) or to the device; it reads zero afterwards where the device does so, files always. */
+  discard(offset: number, length: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#checkDiscard(offset, length);
+      if (length === 0) return resolve();
+      this.#inFlight++;
+      this.#cleaned()
+        .then(() => punch(this.#fd, this.kind, offset, length))
+        .then(
+          () => this.#ended(resolve),
+          (error: unknown) => this.#ended(reject, error),
+        );
+    });
+  }
+
+  discardSync(offset: number, length: number): void {
+    this.#checkDiscard(offset, length);
+    if (this.kind === 'block') this.flushSync(); // see #cleaned
+    if (length > 0) punchSync(this.#fd, this.kind, offset, length);
+  }
+
+  /** Linux refuses (EBUSY) to discard what is dirty in the page cache of a block device that is claimed. */
+  async #cleaned(): Promise<void> {
+    if (this.kind === 'block') await this.flush();
+  }
+
+  #checkDiscard(offset: number, length: number): void {
+    const doing = `discard of ${length} bytes at ${offset} of '${this.path}'`;
+    checkOpen(doing, this.#closed !== undefined);
+    this.#checkWritable(doing);
+    checkRange(doing, this.#sizeBytes, offset, length);
+    if (!this.supports.discard) throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: 'only Linux has the programs for it' });
+  }
+
   /** Waits for the calls in flight (a descriptor that is closed under them could be another file's by then). Does not flush. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
@@ -300,6 +361,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
 
   async #close(): Promise<void> {
     if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
+    if (this.#claimed) unlockDescriptor(this.#fd);
     await new Promise<void>((resolve, reject) =>
       fs.close(this.#fd, (error) => (error ? reject(failed(`closing '${this.path}'`, error)) : resolve())),
     );
@@ -373,13 +435,29 @@ const CODES: Readonly<Record<string, VarveErrorCode>> = {
 };
 
 function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  if (!(error instanceof Error)) return undefined;
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  // Deno 2.9 gives a code to the more frequent errors only: EFBIG and EDQUOT come as `File too large (os error 27)`.
+  const number = Number(/\(os error (\d+)\)$/.exec(error.message)?.[1]);
+  return Object.entries(os.constants.errno).find(([, value]) => value === number)?.[0];
 }
 
 /** What the system said, as a VarveError; those that are one already stay. */
 function failed(doing: string, error: unknown): Error {
   if (error instanceof VarveError || error instanceof RangeError || error instanceof TypeError) return error;
   return new VarveError(CODES[errnoOf(error) ?? ''] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });
+}
+
+/** Opens with O_EXCL where the runtime can. */
+function openAs(path: string, flags: number, options: FileDeviceOptions): number {
+  const mode = options.mode ?? 0o600;
+  try {
+    return fs.openSync(path, flags, mode);
+  } catch (error) {
+    // Deno answers EEXIST to O_EXCL without O_CREAT, even to the first (2.9, 2026-11).
+    if (!(options.exclusive && !options.create && errnoOf(error) === 'EEXIST')) throw error;
+    return fs.openSync(path, flags & ~fs.constants.O_EXCL, mode);
+  }
 }
 
 function isBlockDevice(path: string): boolean {
@@ -390,15 +468,20 @@ function isBlockDevice(path: string): boolean {
   }
 }
 
-/** fstat says 0. Linux has the size in /sys; elsewhere the end is searched for. */
-function blockDeviceBytes(fd: number, rdev: number): number {
+/** MAJOR:MINOR, as /sys has it. */
+export function deviceNumber(rdev: number): string {
   // glibc's makedev: major in bits 8–19 and 32–63, minor in bits 0–7 and 20–31. Bits above 32 by division: JS shifts are 32 bits wide.
   const high = Math.floor(rdev / 2 ** 32);
   const low = rdev % 2 ** 32;
   const major = ((low >>> 8) & 0xfff) + (high & ~0xfff);
   const minor = (low & 0xff) | ((low >>> 12) & ~0xff);
+  return `${major}:${minor}`;
+}
+
+/** fstat says 0. Linux has the size in /sys; elsewhere the end is searched for. */
+function blockDeviceBytes(fd: number, rdev: number): number {
   try {
-    const sectors = Number(fs.readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8').trim());
+    const sectors = Number(fs.readFileSync(`/sys/dev/block/${deviceNumber(rdev)}/size`, 'utf8').trim());
     if (Number.isSafeInteger(sectors) && sectors > 0) return sectors * 512;
   } catch {
     // no /sys

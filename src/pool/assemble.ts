@@ -29,6 +29,11 @@ export interface PoolOptions {
   readonly readOnly?: boolean | undefined;
   /** The core; left out: the one that the bundle carries. */
   readonly core?: CoreSource | undefined;
+  /**
+   * When the pool is closed, gives the space of free segments back to the file system (holes) or the device (discards), where that is possible. Costs a
+   * look at every log and some milliseconds for each gap. What cannot be given back is a note.
+   */
+  readonly discard?: boolean | undefined;
   /** For tests: bounds and sizes of logs. */
   readonly geometry?: LogGeometry | undefined;
 }

@@ -284,8 +284,10 @@ export interface Chosen {
  * The newest catalogue that any member holds, if every other is one of its ancestors.
  *
  * `members` has for each member the valid frames found on it, and `uuids` whose they are. A member's word is its newest frame; it is an ancestor when its
- * nonce is the chosen one's, its previous one, or in its list of older ones.
+ * nonce is the chosen one's, its previous one, or in its list of older ones. A member that the chosen one does not name, and that is older
+ * than its list reaches back, is not heard: nothing rests on it, and it can no more be said which history it is of.
  *
+ * @param uuids the members' own, in the same order
  * @throws VarveError `VARVE_FENCED` when two members went on without each other, `VARVE_CORRUPT` when there is no whole catalogue.
  */
 export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuids: readonly string[] = []): Chosen {
@@ -302,10 +304,12 @@ export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuid
   const since = new Map(
     catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device.since ?? 0] as const)),
   );
+  const oldestKnown = frame.generation - 1 - catalogue.ancestors.length;
   for (const [index, one] of newest.entries()) {
     if (one === null || line.has(one.nonce)) continue;
     // Away for longer than the list of ancestors goes back: it was never used alone if it has nothing as new as the catalogue that dropped it.
-    if (one.generation < (since.get(uuids[index] ?? '') ?? 0)) continue;
+    const uuid = uuids[index];
+    if (uuid !== undefined && one.generation < (since.get(uuid) ?? oldestKnown)) continue;
     const detail = `two of its devices carry catalogues of different histories (generations ${frame.generation} and ${one.generation}): each was used without the other`;
     throw new VarveError('VARVE_FENCED', 'opening the pool', { detail });
   }

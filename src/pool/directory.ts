@@ -28,7 +28,8 @@ import {
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { FileDevice, syncDirectory } from '../device/file.ts';
-import type { StorageDevice } from '../device/device.ts';
+import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
+import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
@@ -84,10 +85,14 @@ export class DirectoryPool extends StoragePool {
     }
     if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
-    const opened: FileDevice[] = [];
+    if (isPool(directory)) {
+      // Somebody made it meanwhile: nothing in it is ours to take away.
+      lock.release();
+      throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    }
+    const opened: SyncStorageDevice[] = [];
     const made: string[] = [];
     try {
-      if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
       const place = new DirectoryPlace(directory, lock, made);
       const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
       const pool = new DirectoryPool(await createParts(place, found, options), options);
@@ -121,7 +126,7 @@ export class DirectoryPool extends StoragePool {
       const cache = readCache(directory, notes);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
-          const device = await FileDevice.open(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
+          const device = await openMemberDevice(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;
@@ -187,7 +192,7 @@ export class DirectoryPool extends StoragePool {
   ): Promise<T> {
     const place = places.get(this);
     if (place === undefined) throw new VarveError('VARVE_CLOSED', doing);
-    const opened: FileDevice[] = [];
+    const opened: SyncStorageDevice[] = [];
     try {
       return await use(await openGiven(place, paths, options.force, doing, opened));
     } catch (error) {
@@ -206,13 +211,13 @@ async function openGiven(
   paths: readonly string[],
   force: boolean | undefined,
   doing: string,
-  opened: FileDevice[],
+  opened: SyncStorageDevice[],
 ): Promise<FoundDevice[]> {
   const found: FoundDevice[] = [];
   for (const given of paths) {
     const where = resolve(given);
     if (found.some((other) => other.path === where)) throw new RangeError(`${doing}: device '${given}' is given twice`);
-    const device = await FileDevice.open(where, { noFollow: false, exclusive: true });
+    const device = await openMemberDevice(where, { noFollow: false, exclusive: true });
     opened.push(device);
     if (force !== true) {
       const signature = await foreignSignature(device);
@@ -271,7 +276,7 @@ class DirectoryPlace implements PoolPlace {
     syncDirectory(this.path);
   }
 
-  fenced(device: FileDevice): FencedDevice {
+  fenced(device: SyncStorageDevice): FencedDevice {
     return new FencedDevice(device, () => {
       const error = this.fence();
       if (error !== undefined) this.onLost?.(error);

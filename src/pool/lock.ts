@@ -1,17 +1,13 @@
 // One writer, or any number of readers, per pool and host (P8).
 //
-// The lock is `flock` on the pool's lock file. Node has no call for it, so a child `flock` takes it on a descriptor that it
-// inherits: the lock belongs to the open file that both share, stays when the child exits, and goes when this process does,
-// however it ends. It is never taken by time-out.
+// The lock is `flock` on the pool's lock file (device/claim.ts says how): it goes when the process does, however that ends.
 //
 // A lock file that was deleted or replaced under us locks nobody out any more: another process locks the new file and writes.
 // So each flush compares the inode at the path with the one that is held, and rejects with `VARVE_FENCED` when they differ.
 
-import { spawnSync } from 'node:child_process';
 import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
+import { lockDescriptor, unlockDescriptor, type LockMode } from '../device/claim.ts';
 import { messageOf, VarveError } from '../errors.ts';
-
-export type LockMode = 'exclusive' | 'shared';
 
 /** Between opening a lock file and locking it somebody may delete it; that does not happen over and over. */
 const ATTEMPTS_MAX = 8;
@@ -40,7 +36,7 @@ export class PoolLock {
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const descriptor = openLockFile(path, mode);
       try {
-        lockDescriptor(path, mode, descriptor);
+        lock(path, mode, descriptor);
         const held = fstatSync(descriptor, { bigint: true });
         if (isAt(path, held.dev, held.ino)) return new PoolLock(path, mode, descriptor, held.dev, held.ino);
       } catch (error) {
@@ -65,6 +61,7 @@ export class PoolLock {
   /** Idempotent. */
   release(): void {
     if (this.#descriptor === -1) return;
+    unlockDescriptor(this.#descriptor);
     closeSync(this.#descriptor);
     this.#descriptor = -1;
   }
@@ -86,23 +83,12 @@ function openLockFile(path: string, mode: LockMode): number {
   }
 }
 
-function lockDescriptor(path: string, mode: LockMode, descriptor: number): void {
+function lock(path: string, mode: LockMode, descriptor: number): void {
   if (!fstatSync(descriptor).isFile())
     throw new VarveError('VARVE_IO', `opening the lock file ${path}`, { detail: 'it is no regular file' });
-  // The child sees our descriptor as its descriptor 3.
-  const child = spawnSync('flock', ['-n', mode === 'exclusive' ? '-x' : '-s', '3'], { stdio: ['ignore', 'ignore', 'pipe', descriptor] });
-  if (child.error !== undefined) {
-    const detail = 'cannot run `flock` (a part of util-linux), which holds the pool against other processes';
-    throw new VarveError('VARVE_UNSUPPORTED', `locking ${path}`, { detail, cause: child.error });
-  }
-  if (child.status === 0) return;
-  if (child.status === 1) {
-    const detail = mode === 'exclusive' ? 'another process has the pool open' : 'another process has the pool open for writing';
-    throw new VarveError('VARVE_LOCKED', `locking ${path}`, { detail });
-  }
-  throw new VarveError('VARVE_IO', `locking ${path}`, {
-    detail: `\`flock\` failed: ${String(child.stderr).trim() || `status ${child.status}, signal ${child.signal}`}`,
-  });
+  if (lockDescriptor(`locking ${path}`, descriptor, mode)) return;
+  const detail = mode === 'exclusive' ? 'another process has the pool open' : 'another process has the pool open for writing';
+  throw new VarveError('VARVE_LOCKED', `locking ${path}`, { detail });
 }
 
 function isAt(path: string, device: bigint, inode: bigint): boolean {

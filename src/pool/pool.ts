@@ -32,6 +32,7 @@ import { stripBlocksOf } from './make.ts';
 import { GivenPlace, type FoundDevice } from './place.ts';
 import { checkPolicy, type VolumePolicy } from './policy.ts';
 import { checkLevel, type RaidLevel } from './raid.ts';
+import { reclaim } from './reclaim.ts';
 import {
   checkPool,
   describePool,
@@ -80,6 +81,8 @@ export class StoragePool extends EventTarget {
   readonly #options: PoolOptions;
   readonly #logs = new Map<string, OpenLog>();
   readonly #stop = new AbortController();
+  /** Logs whose volume is being deleted: opened again now, they would write to storage volumes that are another's by then. */
+  readonly #deleting = new Set<string>();
   #closing: Promise<void> | undefined;
 
   protected constructor(parts: PoolParts, options: PoolOptions) {
@@ -215,14 +218,19 @@ export class StoragePool extends EventTarget {
       }
       const open = this.#logs.get(record.log);
       this.#logs.delete(record.log);
-      await open?.opening.then((log) => log.abandon()).catch(() => undefined);
-      const ids = new Set(this.#keeper.logRecord(record.log).volumes);
-      const given = await this.#keeper.commitWithout(ids, (catalogue) => ({
-        ...catalogue,
-        logs: catalogue.logs.filter((log) => log.uuid !== record.log),
-        virtualVolumes: catalogue.virtualVolumes.filter((volume) => volume.name !== record.name),
-      }));
-      await this.#keeper.removeRetired(given);
+      this.#deleting.add(record.log);
+      try {
+        await open?.opening.then((log) => log.abandon()).catch(() => undefined);
+        const ids = new Set(this.#keeper.logRecord(record.log).volumes);
+        const given = await this.#keeper.commitWithout(ids, (catalogue) => ({
+          ...catalogue,
+          logs: catalogue.logs.filter((log) => log.uuid !== record.log),
+          virtualVolumes: catalogue.virtualVolumes.filter((volume) => volume.name !== record.name),
+        }));
+        await this.#keeper.removeRetired(given);
+      } finally {
+        this.#deleting.delete(record.log); // when it failed, the volume is still there
+      }
     });
     for (const { log } of this.#logs.values()) log?.growthPossible();
   }
@@ -318,6 +326,8 @@ export class StoragePool extends EventTarget {
       await attempt(() => (this.readOnly ? log.abandon() : log.close()));
     }
     await this.#keeper.idle();
+    if (this.#options.discard === true && !this.readOnly && errors.length === 0)
+      await attempt(() => reclaim(this.#keeper, this.#options.core));
     for (const member of [...this.#keeper.members.values(), ...this.#keeper.away.values()]) await attempt(() => member.device.close());
     await attempt(() => this.#keeper.place.release());
     if (errors.length > 0) throw errors[0];
@@ -340,6 +350,8 @@ export class StoragePool extends EventTarget {
   async #openLog(record: VirtualVolumeRecord): Promise<Log> {
     let open = this.#logs.get(record.log);
     if (open === undefined) {
+      if (this.#deleting.has(record.log))
+        throw new VarveError('VARVE_NOT_FOUND', `opening volume '${record.name}'`, { detail: 'it is being deleted' });
       const volumes = this.#keeper.logRecord(record.log).volumes.map((id) => this.#keeper.storageVolume(id));
       const absent = (device: MemberRecord): boolean => !this.#keeper.members.has(device.uuid);
       const missing = volumes.find((volume) => !this.#keeper.tolerates(volume, absent));

@@ -85,7 +85,10 @@ export interface PoolDescription {
 
 export async function statusOf(keeper: Keeper, logs: Logs): Promise<PoolStatus> {
   const virtualVolumes: VirtualVolumeStatus[] = [];
-  for (const record of keeper.catalogue.virtualVolumes) virtualVolumes.push(await volumeStatus(keeper, logs, record));
+  for (const record of keeper.catalogue.virtualVolumes) {
+    if (keeper.find(record.name)?.log !== record.log) continue; // it was deleted while another was being opened
+    virtualVolumes.push(await volumeStatus(keeper, logs, record));
+  }
   const owner = new Map<number, LogRecord>();
   for (const log of keeper.catalogue.logs) for (const id of log.volumes) owner.set(id, log);
   return {
@@ -131,7 +134,7 @@ async function volumeStatus(keeper: Keeper, logs: Logs, record: VirtualVolumeRec
     return {
       ...fixed,
       sizeBytes: figures.sizeBytes,
-      mappedBytes: figures.mappedBytes,
+      mappedBytes: await volume.countMapped(),
       liveBytes: figures.liveBytes,
       usedBytes: figures.usedBytes,
       snapshots: volume

@@ -2,47 +2,95 @@
 
 import type { StorageDevice } from '../device/device.ts';
 
-/** The first and the last of a device, where labels, partition tables and superblocks are. */
-const LOOK_BYTES = 128 * 1024;
+/** The first and the last of a device, where labels, partition tables and superblocks are. ZFS has its first uberblocks from 128 KiB on. */
+const LOOK_BYTES = 256 * 1024;
 
 interface Signature {
   readonly name: string;
+  /** Bytes from the start; below zero: from the end of the device. */
   readonly offset: number;
   readonly bytes: readonly number[];
 }
 
 export const VARVE_SIGNATURE = 'a storage device of a Varve pool';
+const MD = [0xfc, 0x4e, 0x2b, 0xa9];
+const LINUX_RAID = 'a member of a Linux software RAID (md)';
 
+/** The first that fits is told: what lies above (a RAID, an encrypted volume) before what may shine through from below, tables of partitions last. */
 const SIGNATURES: readonly Signature[] = [
   { name: VARVE_SIGNATURE, offset: 0, bytes: text('VARVELBL') },
-  { name: 'a GPT partition table', offset: 512, bytes: text('EFI PART') },
-  { name: 'a GPT partition table', offset: 4096, bytes: text('EFI PART') },
+  { name: LINUX_RAID, offset: 0, bytes: MD }, // metadata 1.1
+  { name: LINUX_RAID, offset: 4096, bytes: MD }, // 1.2
+  { name: LINUX_RAID, offset: -8192, bytes: MD }, // 1.0; it is rounded down to 4 KiB, as the size of the device is
+  { name: 'a member of an Intel RAID', offset: -1024, bytes: text('Intel Raid ISM Cfg Sig.') },
+  { name: 'a member of a DDF RAID', offset: -512, bytes: [0xde, 0x11, 0xde, 0x11] },
+  { name: 'a LUKS volume', offset: 0, bytes: [...text('LUKS'), 0xba, 0xbe] },
+  { name: 'a LUKS volume', offset: 16384, bytes: [...text('SKUL'), 0xba, 0xbe] }, // the second header of LUKS 2
+  ...[0, 512, 1024, 1536].map((offset) => ({ name: 'an LVM physical volume', offset, bytes: text('LABELONE') })),
+  {
+    name: 'a bcache device',
+    offset: 4096 + 24,
+    bytes: [0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81],
+  },
+  { name: 'a Ceph OSD', offset: 0, bytes: text('bluestore block device') },
   { name: 'an ext2, ext3 or ext4 file system', offset: 0x438, bytes: [0x53, 0xef] },
   { name: 'an XFS file system', offset: 0, bytes: text('XFSB') },
   { name: 'a btrfs file system', offset: 0x10040, bytes: text('_BHRfS_M') },
-  { name: 'a LUKS volume', offset: 0, bytes: text('LUKS') },
-  { name: 'an LVM physical volume', offset: 512, bytes: text('LABELONE') },
-  { name: 'swap space', offset: 4086, bytes: text('SWAPSPACE2') },
+  { name: 'an F2FS file system', offset: 0x400, bytes: [0x10, 0x20, 0xf5, 0xf2] },
+  { name: 'an EROFS file system', offset: 0x400, bytes: [0xe2, 0xe1, 0xf5, 0xe0] },
+  { name: 'a NILFS2 file system', offset: 0x406, bytes: [0x34, 0x34] },
+  { name: 'a JFS file system', offset: 0x8000, bytes: text('JFS1') },
+  { name: 'a ReiserFS file system', offset: 0x10034, bytes: text('ReIsEr') },
+  { name: 'an HFS+ file system', offset: 0x400, bytes: text('H+') },
+  { name: 'an HFS+ file system', offset: 0x400, bytes: text('HX') },
+  { name: 'an APFS container', offset: 32, bytes: text('NXSB') },
   { name: 'a squashfs file system', offset: 0, bytes: text('hsqs') },
-  { name: 'a qcow2 image', offset: 0, bytes: [0x51, 0x46, 0x49, 0xfb] },
+  { name: 'an ISO 9660 file system', offset: 0x8001, bytes: text('CD001') },
   { name: 'an NTFS file system', offset: 3, bytes: text('NTFS    ') },
+  { name: 'an exFAT file system', offset: 3, bytes: text('EXFAT   ') },
+  { name: 'a FAT file system', offset: 54, bytes: text('FAT') },
+  { name: 'a FAT file system', offset: 82, bytes: text('FAT32') },
+  // At the end of the first page, whatever a page is on the machine that made it.
+  ...[4096, 8192, 16384, 65536].map((page) => ({ name: 'swap space', offset: page - 10, bytes: text('SWAPSPACE2') })),
+  { name: 'a qcow2 image', offset: 0, bytes: [0x51, 0x46, 0x49, 0xfb] },
+  { name: 'a VMDK image', offset: 0, bytes: text('KDMV') },
   { name: 'an SQLite database', offset: 0, bytes: text('SQLite format 3') },
+  { name: 'a GPT partition table', offset: 512, bytes: text('EFI PART') },
+  { name: 'a GPT partition table', offset: 4096, bytes: text('EFI PART') },
+  { name: 'a GPT partition table', offset: -512, bytes: text('EFI PART') },
+  { name: 'a GPT partition table', offset: -4096, bytes: text('EFI PART') },
   { name: 'a boot sector or partition table', offset: 510, bytes: [0x55, 0xaa] },
 ];
+
+const ZFS_UBERBLOCK = [0x0c, 0xb1, 0xba, 0x00];
 
 /** What the device holds, in words, or null when nothing is seen: both its ends are zero. */
 export async function foreignSignature(device: StorageDevice): Promise<string | null> {
   const alignment = Math.max(device.blockSize, 4096);
   const length = Math.min(LOOK_BYTES, Math.floor(device.sizeBytes / alignment) * alignment);
   if (length === 0) return null;
-  const bytes = new Uint8Array(length);
-  await device.read(0, bytes);
-  for (const { name, offset, bytes: wanted } of SIGNATURES) {
-    if (wanted.every((byte, index) => bytes[offset + index] === byte)) return name;
+  const front = new Uint8Array(length);
+  await device.read(0, front);
+  const back = new Uint8Array(length);
+  await device.read(Math.floor((device.sizeBytes - length) / alignment) * alignment, back);
+  for (const { name, offset, bytes } of SIGNATURES) {
+    if (offset >= 0 ? isAt(front, offset, bytes) : isAt(back, back.length + offset, bytes)) return name;
   }
-  if (bytes.some((byte) => byte !== 0)) return 'data';
-  await device.read(Math.floor((device.sizeBytes - length) / alignment) * alignment, bytes);
-  return bytes.some((byte) => byte !== 0) ? 'data at its end' : null;
+  for (let offset = 128 * 1024; offset < front.length; offset += 1024)
+    if (isAt(front, offset, ZFS_UBERBLOCK)) return 'a member of a ZFS pool';
+  if (hasOldRaid(back, device.sizeBytes)) return LINUX_RAID;
+  if (front.some((byte) => byte !== 0)) return 'data';
+  return back.some((byte) => byte !== 0) ? 'data at its end' : null;
+}
+
+function isAt(bytes: Uint8Array, offset: number, wanted: readonly number[]): boolean {
+  return wanted.every((byte, index) => bytes[offset + index] === byte);
+}
+
+/** Metadata 0.90 of md: in the last whole 64 KiB but one at most. */
+function hasOldRaid(back: Uint8Array, sizeBytes: number): boolean {
+  const at = Math.floor(sizeBytes / 65536) * 65536 - 65536;
+  return isAt(back, back.length - (sizeBytes - at), MD);
 }
 
 function text(ascii: string): number[] {

@@ -526,6 +526,15 @@ export class Log {
     return sources;
   }
 
+  /** Mapped in the current state of a source, with what it stands on: that is counted, so it takes time in proportion. */
+  async countMapped(source: SourceState, signal?: AbortSignal): Promise<number> {
+    if (!source.standsOnAnother) return source.mappedBytes;
+    let bytes = 0;
+    for await (const { length, kind } of this.diff(undefined, { ...source, epoch: EPOCH_NOW }, signal))
+      if (kind === 'data') bytes += Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES;
+    return bytes;
+  }
+
   /** All snapshots of all virtual volumes in the log, oldest first. */
   snapshots(): readonly SnapshotState[] {
     this.#decode();
@@ -638,7 +647,10 @@ export class Log {
 
   // ——— the end ———
 
-  /** Waits for the calls that are under way, flushes, commits a clean root. Idempotent. The devices stay open: they are the pool's. */
+  /**
+   * Waits for the calls that are under way, flushes, commits a clean root. Idempotent. The devices stay open: they are the pool's.
+   * @throws VarveError also when the log has failed before: what was acknowledged and not flushed is lost then
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -646,10 +658,10 @@ export class Log {
 
   async #close(): Promise<void> {
     try {
-      if (!this.loop.dead) {
-        await this.loop.quiet();
-        await this.loop.run(KIND.CLOSE, 0, 0, undefined, this.#subject);
-      }
+      if (!this.loop.dead) await this.loop.quiet();
+      const failure = this.loop.failure(`closing ${this.#subject}`);
+      if (failure !== undefined) throw failure;
+      if (!this.loop.dead) await this.loop.run(KIND.CLOSE, 0, 0, undefined, this.#subject);
     } finally {
       await this.abandon();
     }

@@ -248,6 +248,11 @@ export class Loop {
     return this.#dead !== undefined;
   }
 
+  /** Why everything rejects, when that was not asked for (`stop` with VARVE_CLOSED). */
+  failure(doing: string): VarveError | undefined {
+    return this.#dead === undefined || this.#dead.code === 'VARVE_CLOSED' ? undefined : this.#deadError(doing);
+  }
+
   /** Moves bytes (READ, WRITE, TRIM, FLUSH). Resolves without a promise of its own when the core could answer in this turn. */
   transfer(
     kind: number,
@@ -945,7 +950,12 @@ export class Loop {
     this.#changedScheduled = true;
     queueMicrotask(() => {
       this.#changedScheduled = false;
-      if (!this.#dead) this.#hooks.changed?.();
+      if (this.#dead) return;
+      try {
+        this.#hooks.changed?.();
+      } catch (error) {
+        this.#hooks.backgroundFailed?.(error as Error); // there is no caller: thrown, it would end the process
+      }
     });
   }
 }

@@ -59,7 +59,7 @@ export class VolumeSource implements SyncStorageDevice {
     return this.#space;
   }
 
-  /** Bytes mapped in the current state. */
+  /** Bytes that the source maps itself: without what it stands on after a rollback (`VirtualVolume.countMapped`). */
   get mappedBytes(): number {
     const { space } = this;
     return this.log.sources().find((source) => source.space === space)?.mappedBytes ?? 0;

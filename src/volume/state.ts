@@ -1,6 +1,6 @@
 // Decodes what the core writes into the exchange buffer about a log's state, and encodes what it reads from there.
 //
-// source      0 u32 space · 4 u32 volume number · 8 f64 size · 16 f64 mapped bytes · 24 u32 flags · 28 u32 name length · 32 name
+// source      0 u32 space · 4 u32 volume number · 8 f64 size · 16 f64 mapped bytes · 24 u32 flags (4 stands on another space) · 28 u32 name length · 32 name
 // snapshot    0 u32 id · 4 u32 volume number · 8 u32 epoch · 12 u32 members · 16 f64 created at (ms) · 24 u32 flags · 28 u32 name length
 //             32 members, each: u32 space · u32 source name length · f64 size          then the snapshot's name, then each member's source name
 // operation   0 u16 op · 2 u16 name length · 4 u32 a · 8 f64 b · 16 u32 c · 20 u32 d · 24 name
@@ -16,6 +16,8 @@ export interface SourceState {
   readonly sizeBytes: number;
   /** Mapped in the current state, without what it stands on. */
   readonly mappedBytes: number;
+  /** After a rollback: what this space does not have itself, that one has. */
+  readonly standsOnAnother: boolean;
 }
 
 /** One source as a snapshot holds it. */
@@ -59,6 +61,7 @@ export interface LogProblem extends LogRange {
   readonly failure: number;
 }
 
+const SOURCE_STANDS_ON_ANOTHER = 4;
 const SNAPSHOT_AUTOMATIC = 1;
 const decoder = new TextDecoder('utf-8');
 const encoder = new TextEncoder();
@@ -78,6 +81,7 @@ export function decodeSource(bytes: Uint8Array): SourceState {
     volumeNumber: view.getUint32(4, true),
     sizeBytes: view.getFloat64(8, true),
     mappedBytes: view.getFloat64(16, true),
+    standsOnAnother: (view.getUint32(24, true) & SOURCE_STANDS_ON_ANOTHER) !== 0,
     name: text(bytes, 32, view.getUint32(28, true)),
   };
 }

@@ -32,7 +32,7 @@ export interface SnapshotOptions extends CallOptions {
 export interface VolumeFigures extends LogFigures {
   /** Of all sources, bytes. */
   readonly sizeBytes: number;
-  /** Mapped in the current state of all sources, bytes. */
+  /** Mapped by the sources themselves, bytes: without what they stand on after a rollback (`countMapped`). */
   readonly mappedBytes: number;
 }
 
@@ -121,6 +121,14 @@ export class VirtualVolume extends VolumeSource {
   /** Gathers live blocks so that segments, and with them storage volumes, become free. @returns how many segments were compacted */
   compact(options: CallOptions & { readonly onProgress?: (segments: number) => void } = {}): Promise<number> {
     return this.log.compact(options);
+  }
+
+  /** Bytes mapped in the current state of all sources, also those that a source stands on since a rollback. */
+  async countMapped(options?: CallOptions): Promise<number> {
+    let bytes = 0;
+    for (const source of this.log.sources())
+      if (source.volumeNumber === this.number) bytes += await this.log.countMapped(source, options?.signal);
+    return bytes;
   }
 
   figures(): VolumeFigures {

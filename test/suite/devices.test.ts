@@ -13,6 +13,7 @@ import { TraceDevice, type TraceEvent } from '../../src/device/wrap/trace.ts';
 import { VarveError } from '../../src/errors.ts';
 import { deviceConformance } from '../../src/testing/conformance.ts';
 import { SimulatedDevice } from '../../src/testing/simulated-device.ts';
+import { programOf } from '../program.ts';
 
 const runner = { describe, it };
 let directory = '';
@@ -119,17 +120,15 @@ describe('a file device', () => {
   });
 
   it('takes a full file system for VARVE_NO_SPACE', async () => {
-    // The limit on file sizes is the one fullness that needs no root: EFBIG, by ulimit -f, in a process of its own (SIGXFSZ is ignored by Node).
-    const script = `
-      import { FileDevice } from ${JSON.stringify(new URL('../../src/device/file.ts', import.meta.url).href)};
+    // The limit on file sizes is the one fullness that needs no root: EFBIG, by ulimit -f, in a process of its own that does not die of SIGXFSZ.
+    const program = `import { FileDevice } from '../../src/device/file.ts';
       const device = FileDevice.openSync(${JSON.stringify(fresh())}, { create: true });
-      process.on('SIGXFSZ', () => undefined);
       let error;
       try { device.resizeSync(1048576); device.writeSync(524288, new Uint8Array(4096)); } catch (reason) { error = reason; }
       console.log(error?.code);`;
-    const out = execFileSync('bash', ['-c', 'ulimit -f 64; exec "$0" --input-type=module -e "$1"', process.execPath, script], {
-      encoding: 'utf8',
-    });
+    const file = `${fresh()}.mjs`;
+    const args = await programOf(program, file);
+    const out = execFileSync('bash', ['-c', 'trap "" XFSZ; ulimit -f 64; exec "$0" "$@"', process.execPath, ...args], { encoding: 'utf8' });
     expect(out.trim()).toBe('VARVE_NO_SPACE');
   });
 

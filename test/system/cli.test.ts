@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { firstWrite } from './support.ts';
 
 const MIB = 1 << 20;
 const BLOCK = 4096;
@@ -312,13 +313,14 @@ describe('the command line', () => {
     poke(image, 4095 * MIB, noise(MIB, 2));
     ok('init', pool, '--volume-size', '64MiB');
     ok('create', `${pool}/v`, '--size', '1MiB');
+    const written = firstWrite(pool);
     const child = spawn(process.execPath, [main, 'replicate', image, `${pool}/v`, '--snapshot', 's'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     let told = '';
     child.stderr.on('data', (bytes: Buffer) => (told += bytes.toString()));
     const exited = new Promise((resolve) => child.once('exit', resolve));
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await written();
     child.kill('SIGINT');
     expect(await exited).toBe(1);
     expect(told).toContain('SIGINT');

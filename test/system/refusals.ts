@@ -23,7 +23,7 @@ const DECODERS: readonly { readonly file: string; readonly functions?: readonly 
   { file: 'volume/recover.ts' },
   { file: 'volume/replay.ts' },
 ];
-const REFUSAL = String.raw`return (?:false|FORMAT_(?!OK)\w+|ROOT_(?!VALID)\w+|failAt\(ERROR_CORRUPT.*\));`;
+const REFUSAL = String.raw`return (?:false|FORMAT_(?!OK)\w+|ROOT_(?!VALID)\w+|failAt(?:Slot)?\(ERROR_CORRUPT.*\));`;
 
 export interface Refusal {
   /** file:line, and which part of the condition */

@@ -1,6 +1,6 @@
 // What the system tests share: the command line in processes of its own, bytes that look random, and how much of everything is done.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -74,6 +74,21 @@ export function failure(...args: string[]): string {
 export function start(...args: string[]): { child: ChildProcess; ended: Promise<number | null> } {
   const child = spawn(process.execPath, [MAIN, ...args], { stdio: 'ignore' });
   return { child, ended: new Promise((resolve) => child.once('exit', (code) => resolve(code))) };
+}
+
+/** Writes of a process into a pool's files, as their times tell: call it before the process starts, then wait for what it answers with. */
+export function firstWrite(pool: string): () => Promise<void> {
+  const times = (): string =>
+    readdirSync(pool)
+      .filter((name) => name.endsWith('.varve'))
+      .map((name) => `${name} ${statSync(join(pool, name)).mtimeMs}`)
+      .join();
+  const before = times();
+  return async () => {
+    for (const begun = Date.now(); times() === before; await sleep(5)) {
+      if (Date.now() - begun > 60_000) throw new Error(`nothing was written to ${pool}`);
+    }
+  };
 }
 
 export const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));

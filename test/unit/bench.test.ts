@@ -46,6 +46,12 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     'flush.small': 'd96dc7301329fb0b',
     'flush.large': 'd96dc7301329fb0b',
   },
+  direct: {
+    'direct.loop.random': '22d91c9962b789d9',
+    'direct.loop.sequential': '22d91c9962b789d9',
+    'direct.file.random': '22d91c9962b789d9',
+    'direct.file.sequential': '22d91c9962b789d9',
+  },
   'block-stores': {
     'block-stores.sequential-write.sqlite': '8387f0c07e1fd7ab',
     'block-stores.sequential-write.level': '8387f0c07e1fd7ab',

@@ -577,6 +577,20 @@ describe('a lock that is lost', () => {
   });
 });
 
+describe('a hook that throws', () => {
+  it('when it hears of a change does not end the process', async () => {
+    const told = vi.fn();
+    const changed = vi.fn(() => {
+      throw new Error('the pool is confused');
+    });
+    const { loop } = make(plainScript, { changed, backgroundFailed: told });
+    await loop.run(KIND.CHECKPOINT, 0, 0, undefined, "'v'");
+    await turns();
+    expect(changed).toHaveBeenCalledOnce();
+    expect(told).toHaveBeenCalledWith(new Error('the pool is confused'));
+  });
+});
+
 describe('a client that gives up', () => {
   const slow: FakeScript = function* (ticket) {
     yield { plan: [{ op: OP.FLUSH, device: DEVICE }] };

@@ -1,4 +1,4 @@
-import {
+import fs, {
   closeSync,
   existsSync,
   mkdirSync,
@@ -16,6 +16,7 @@ import {
   cpSync,
 } from 'node:fs';
 import { execFileSync } from 'node:child_process';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -60,6 +61,45 @@ describe('a pool directory', () => {
     await expect(StoragePool.init(path, { volumeSize: 1000 })).rejects.toThrow(RangeError);
     await expect(StoragePool.init(path, { devices: [join(root, 'nothing')] })).rejects.toThrow(code('VARVE_NOT_FOUND'));
     expect(existsSync(path)).toBe(false);
+  });
+
+  it('leaves no file behind that could not be made as large as it was to be', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    const { ftruncateSync } = fs;
+    fs.ftruncateSync = () => {
+      throw Object.assign(new Error('file too large'), { code: 'EFBIG' });
+    };
+    syncBuiltinESMExports();
+    try {
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
+      expect(volumeFiles(path)).toEqual([]);
+    } finally {
+      fs.ftruncateSync = ftruncateSync;
+      syncBuiltinESMExports();
+    }
+    await made(path);
+  });
+
+  it('takes nothing away from a pool that another process makes at the same time', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    // The other one is done just before the lock can be had.
+    const programs = fresh();
+    mkdirSync(programs);
+    writeFileSync(join(programs, 'flock'), `#!/bin/sh\necho theirs > '${join(path, 'pool.json')}'\nPATH="$WITHOUT" exec flock "$@"\n`, {
+      mode: 0o755,
+    });
+    const { PATH } = process.env;
+    process.env['WITHOUT'] = PATH;
+    process.env['PATH'] = `${programs}:${PATH}`;
+    try {
+      await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
+    } finally {
+      process.env['PATH'] = PATH;
+      delete process.env['WITHOUT'];
+    }
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
   });
 
   it('deletes the files of a volume that is deleted', async () => {
@@ -147,6 +187,41 @@ describe('a pool directory', () => {
     await pool.close();
     expect(readFileSync(join(path, foreign)).equals(before)).toBe(true);
   });
+
+  it('opens beside the file of a device that it gave up long ago, but not beside another history', async () => {
+    const path = await made(fresh(), { volumeSize: MIB });
+    const away = join(root, `away-${count}`);
+    const commits = async (pool: StoragePool, times: number): Promise<void> => {
+      for (let time = 0; time < times; time++) {
+        await pool.createVolume('w', { size: MIB });
+        await pool.deleteVolume('w');
+      }
+    };
+    let pool = await StoragePool.open(path);
+    await pool.createVolume('u', { size: MIB });
+    await pool.close();
+    const [, file = ''] = volumeFiles(path);
+    renameSync(join(path, file), away);
+    pool = await StoragePool.open(path);
+    await pool.deleteVolume('u');
+    await commits(pool, 30);
+    const { generation } = pool;
+    await pool.close();
+    cpSync(away, join(path, file));
+    pool = await StoragePool.open(path);
+    expect(pool.generation).toBe(generation);
+    expect(pool.notes.join()).toContain(`${file}: not in the pool's catalogue; left alone`);
+    await pool.close();
+    // The same file, after it had been used alone.
+    const alone = fresh();
+    mkdirSync(alone);
+    cpSync(away, join(alone, file));
+    pool = await StoragePool.open(alone);
+    await commits(pool, 30);
+    await pool.close();
+    cpSync(join(alone, file), join(path, file));
+    await expect(StoragePool.open(path)).rejects.toThrow(code('VARVE_FENCED'));
+  }, 60_000);
 
   it('keeps devices that the caller named, also when they are named again', async () => {
     const devices = [0, 1].map((index) => {

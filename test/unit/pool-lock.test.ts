@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { PoolLock } from '../../src/pool/lock.ts';
+import { programOf } from '../program.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'varve-lock-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -55,12 +56,11 @@ describe('the lock of a pool', () => {
 
   it('goes when the process that holds it is killed', async () => {
     const path = fresh();
-    const source = new URL('../../src/pool/lock.ts', import.meta.url).href;
-    const child = spawn(process.execPath, [
-      '--input-type=module',
-      '-e',
-      `const { PoolLock } = await import(${JSON.stringify(source)}); PoolLock.acquire(${JSON.stringify(path)}, 'exclusive'); console.log('held'); setInterval(() => {}, 1000);`,
-    ]);
+    const program = `import { PoolLock } from '../../src/pool/lock.ts';
+      PoolLock.acquire(${JSON.stringify(path)}, 'exclusive');
+      console.log('held');
+      setInterval(() => {}, 1000);`;
+    const child = spawn(process.execPath, await programOf(program, `${path}.mjs`));
     await new Promise((resolve) => child.stdout.once('data', resolve));
     expect(() => PoolLock.acquire(path, 'exclusive')).toThrow(code('VARVE_LOCKED'));
     const gone = new Promise((resolve) => child.once('exit', resolve));

@@ -1,10 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import type { StorageDevice, SyncStorageDevice } from '../../src/device/device.ts';
 import { SliceDevice } from '../../src/device/wrap/slice.ts';
 import { StoragePool } from '../../src/pool/pool.ts';
 import { replicate } from '../../src/replication/replicate.ts';
 import { restore } from '../../src/replication/restore.ts';
+import { Log } from '../../src/volume/log.ts';
 
 const MIB = 1 << 20;
 const BLOCK = 4096;
@@ -26,6 +27,19 @@ async function bytesOf(device: StorageDevice): Promise<Uint8Array> {
   const bytes = new Uint8Array(device.sizeBytes);
   await device.read(0, bytes);
   return bytes;
+}
+
+class SlowDevice extends MemoryDevice {
+  /** Reads wait for it. */
+  gate: Promise<void> = Promise.resolve();
+  override async read(offset: number, into: Uint8Array): Promise<void> {
+    await this.gate;
+    return super.read(offset, into);
+  }
+  override async flush(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    return super.flush();
+  }
 }
 
 /** Devices that outlive the pool: closing the pool closes what it was given. */
@@ -131,6 +145,63 @@ describe('a pool', () => {
     await pool.close();
   });
 
+  it('does not open again what is being deleted', async () => {
+    const device = new SlowDevice('16MiB');
+    const pool = await StoragePool.create([lend(device)]);
+    await (await pool.createVolume('a', { size: MIB })).write(0, noise(MIB, 1));
+    const opens = vi.spyOn(Log, 'open');
+    let over = false;
+    const deleted = pool.deleteVolume('a').finally(() => (over = true));
+    // Somebody who watches the pool meanwhile opens each volume that the catalogue still names.
+    while (!over) {
+      await pool.status();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await deleted;
+    expect(opens).not.toHaveBeenCalled();
+    opens.mockRestore();
+    const volume = await pool.createVolume('b', { size: MIB });
+    await volume.write(0, noise(MIB, 2));
+    await volume.snapshot('s');
+    await pool.close();
+    const again = await StoragePool.openDevices([lend(device)]);
+    expect(await again.check()).toMatchObject({ clean: true });
+    expect(Buffer.compare(await bytesOf((await again.volume('b')).at('s')), noise(MIB, 2))).toBe(0);
+    await again.close();
+  });
+
+  it('tells its status while a volume is deleted', async () => {
+    const devices = [new SlowDevice('8MiB'), new SlowDevice('8MiB')];
+    const first = await StoragePool.create(devices.map(lend));
+    for (const name of ['a', 'b']) await first.createVolume(name, { size: MIB });
+    await first.close();
+    const pool = await StoragePool.openDevices(devices.map(lend));
+    let open = (): void => undefined;
+    devices[0]!.gate = new Promise((resolve) => (open = resolve));
+    const status = pool.status(); // it opens `a` first
+    await pool.deleteVolume('b');
+    open();
+    expect((await status).virtualVolumes.map((volume) => volume.name)).toEqual(['a']);
+    await pool.close();
+  });
+
+  it('counts as mapped what a volume shows, after a rollback too', async () => {
+    const pool = await StoragePool.create([new MemoryDevice('32MiB')]);
+    const volume = await pool.createVolume('v', { size: MIB + 100 });
+    const mapped = async (): Promise<number | undefined> => (await pool.status()).virtualVolumes[0]?.mappedBytes;
+    await volume.write(0, noise(MIB + 100, 1));
+    await volume.snapshot('all');
+    await volume.discard(0, MIB);
+    expect(await mapped()).toBe(BLOCK);
+    await volume.rollback('all');
+    expect(await mapped()).toBe(MIB + BLOCK);
+    await volume.write(0, noise(2 * BLOCK, 2));
+    await volume.discard(4 * BLOCK, 3 * BLOCK);
+    expect(await mapped()).toBe(MIB - 2 * BLOCK);
+    expect((await pool.status()).virtualVolumes[0]?.sources).toHaveLength(1);
+    await pool.close();
+  });
+
   it('says NO_SPACE when it is full, reads and deletes all the same, and goes on when there is space', async () => {
     const pool = await StoragePool.create([new MemoryDevice('16MiB')]);
     const volume = await pool.createVolume('full', { size: '64MiB' });
@@ -153,6 +224,36 @@ describe('a pool', () => {
     await volume.write(0, noise(MIB, 6));
     await volume.flush();
     expect((await pool.check()).problems).toEqual([]);
+    await pool.close();
+  });
+
+  it('asks for a storage volume again with each write that needs one, though there was none before', async () => {
+    let asked = 0;
+    let room = false;
+    const provide = (sizeBytes: number): Promise<StorageDevice | undefined> => {
+      asked++;
+      return Promise.resolve(room ? new MemoryDevice(sizeBytes) : undefined);
+    };
+    const pool = await StoragePool.create([new MemoryDevice('4MiB')], { volumeSize: '4MiB', provide });
+    const volume = await pool.createVolume('v', { size: '32MiB' });
+    let written = 0;
+    let failure: unknown;
+    while (failure === undefined && written < 4096) {
+      await volume.write(written * BLOCK, noise(BLOCK, written)).then(
+        () => written++,
+        (error: unknown) => (failure = error),
+      );
+    }
+    expect(failure).toEqual(code('VARVE_NO_SPACE'));
+    const before = asked;
+    const three = [0, 1, 2].map((at) => volume.write((written + at) * BLOCK, noise(BLOCK, written + at)));
+    for (const result of await Promise.allSettled(three)) expect(result).toMatchObject({ reason: { code: 'VARVE_NO_SPACE' } });
+    expect(asked).toBeGreaterThan(before);
+    expect(asked).toBeLessThanOrEqual(before + 3);
+    room = true;
+    await volume.write(written * BLOCK, noise(BLOCK, written));
+    await volume.flush();
+    expect((await pool.status()).storageVolumes).toHaveLength(2);
     await pool.close();
   });
 

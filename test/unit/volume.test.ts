@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { isSyncDevice, type StorageDevice } from '../../src/device/device.ts';
 import { FaultDevice } from '../../src/device/wrap/fault.ts';
+import { VarveError } from '../../src/errors.ts';
 import type { DiffRun } from '../../src/volume/diff.ts';
 import { Log } from '../../src/volume/log.ts';
 import { VirtualVolume } from '../../src/volume/volume.ts';
@@ -18,6 +19,24 @@ async function all<T>(values: AsyncIterable<T>): Promise<T[]> {
 
 const blocks = (runs: DiffRun[]): [number, number, string][] =>
   runs.map(({ offset, length, kind }) => [offset / BLOCK, length / BLOCK, kind]);
+
+/** Runs full when it is told so. */
+class FullDevice extends MemoryDevice {
+  full = false;
+  override write(offset: number, from: Uint8Array): Promise<void> {
+    return this.full ? Promise.reject(new VarveError('VARVE_NO_SPACE', 'writing')) : super.write(offset, from);
+  }
+}
+
+/** Keeps writes back when it is told so, to fail them one by one. */
+class HoldingDevice extends MemoryDevice {
+  holding = false;
+  readonly held: (() => void)[] = [];
+  override write(offset: number, from: Uint8Array): Promise<void> {
+    if (!this.holding) return super.write(offset, from);
+    return new Promise((_, reject) => this.held.push(() => reject(new VarveError('VARVE_IO', 'writing'))));
+  }
+}
 
 deviceConformance(
   'a virtual volume',
@@ -110,6 +129,16 @@ describe('a virtual volume', () => {
     await expect(volume.write(0, new Uint8Array(1))).rejects.toMatchObject({ code: 'VARVE_CLOSED' });
     expect(() => volume.sizeBytes).toThrow(/closed/);
     await volume.close();
+  });
+
+  it('that failed does not close as if all were well', async () => {
+    let lost: VarveError | undefined;
+    const { log, volume } = await createLog({ fence: () => lost });
+    await volume.write(0, pattern(BLOCK, 1));
+    lost = new VarveError('VARVE_FENCED', 'flush');
+    await expect(volume.flush()).rejects.toMatchObject({ code: 'VARVE_FENCED' });
+    await expect(log.close()).rejects.toMatchObject({ code: 'VARVE_FENCED' });
+    expect(log.closed).toBe(true);
   });
 
   it('resizes: what is cut off is gone for good', async () => {
@@ -395,6 +424,60 @@ describe('a log', () => {
     expect(await readBack(again.volume, (written - 1) * BLOCK, BLOCK)).toEqual(pattern(BLOCK, written - 1));
     await again.log.close();
   }, 60_000);
+
+  it('writes again when its device has space again, without being told to flush', async () => {
+    const device = new FullDevice('32MiB');
+    const { log, volume, volumes } = await createLog({ devices: [device], geometry: { unflushedLimitBytes: 1 << 20 } });
+    const chunk = 16 * BLOCK;
+    device.full = true;
+    let written = 0;
+    let error: unknown;
+    while (error === undefined && written < 200) {
+      await volume.write(written * chunk, pattern(chunk, written)).then(
+        () => written++,
+        (reason: unknown) => (error = reason),
+      );
+    }
+    expect(error).toMatchObject({ code: 'VARVE_NO_SPACE' });
+    device.full = false;
+    // The first ones may still be told of what failed before.
+    for (let tries = 0; error !== undefined; tries++) {
+      expect(tries).toBeLessThan(10);
+      error = undefined;
+      await volume.write(written * chunk, pattern(chunk, written)).catch((reason: unknown) => (error = reason));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await log.close();
+    const again = await openLog(volumes);
+    for (let at = 0; at <= written; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
+    await again.log.close();
+  });
+
+  it('outlives a device that fails once under a flush and a write-out at the same time', async () => {
+    const device = new HoldingDevice('64MiB');
+    const { log, volume, volumes } = await createLog({ devices: [device] });
+    const chunk = 16 * BLOCK;
+    const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10));
+    device.holding = true;
+    await volume.write(0, pattern(chunk, 0));
+    const flushed = volume.flush();
+    await turn();
+    expect(device.held).toHaveLength(1); // the flush's write
+    for (let at = 1; at < 24; at++) await volume.write(at * chunk, pattern(chunk, at));
+    await turn();
+    expect(device.held.length).toBeGreaterThan(1); // and those of the write-out
+    device.holding = false;
+    for (const fail of device.held) {
+      fail();
+      await turn();
+    }
+    await flushed;
+    expect(log.figures().failedReadOnly).toBe(false);
+    await log.close();
+    const again = await openLog(volumes);
+    for (let at = 0; at < 24; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
+    await again.log.close();
+  });
 
   it('grows by a storage volume when it needs one', async () => {
     const added: StorageDevice[] = [];
