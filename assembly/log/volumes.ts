@@ -14,6 +14,7 @@
 //
 // Segments are taken in the order of the volumes, so that a volume that came later stays empty as long as possible.
 
+import { bump } from '../std/bytes';
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { capacityAfter, listRemove } from '../std/list';
 import { failAt } from '../abi/status';
@@ -257,7 +258,7 @@ export function segmentTake(state: u32, avoid: u32): bool {
 export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
   assert(load<u8>(segment, SEG_STATE) == <u8>FREE);
   store<u8>(segment, <u8>state, SEG_STATE);
-  store<u32>(volume, load<u32>(volume, V_FREE) - 1, V_FREE);
+  bump(volume, V_FREE, -1);
   if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal--;
 }
 
@@ -270,7 +271,7 @@ export function emptyMetaFree(): void {
 
 /** One ticket more (1) or less (−1) reads the segment: it is not freed meanwhile. */
 export function segmentPin(segment: u32, by: i32): void {
-  store<u32>(segment, load<u32>(segment, SEG_PINS) + by, SEG_PINS);
+  bump(segment, SEG_PINS, by);
 }
 
 /** The segment holds nothing, in this state. */
@@ -287,7 +288,7 @@ export function segmentFree(volume: u32, segment: u32): void {
   if (load<u32>(segment, SEG_SUMS)) sumsDrop(segment);
   segmentBlank(segment, FREE);
   store<u32>(segment, 0, SEG_META_LIVE);
-  store<u32>(volume, load<u32>(volume, V_FREE) + 1, V_FREE);
+  bump(volume, V_FREE, 1);
   if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal++;
 }
 

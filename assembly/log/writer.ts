@@ -121,11 +121,20 @@ export function isStart(fill: u64): bool {
 }
 
 function startNote(record: usize, volume: u32, index: u32, fillSequence: u64): void {
-  if (load<u16>(record) != <u16>VOLUME_NONE) return;
-  store<u16>(record, <u16>load<u32>(volume, V_ID));
-  store<u16>(record, 0, 2);
-  store<u32>(record, index, 4);
-  store<u64>(record, fillSequence, 8);
+  if (load<u16>(record) == <u16>VOLUME_NONE) placeStore(record, volume, 0, index, fillSequence);
+}
+
+/** How roots name a slot of a fill, 16 bytes: u16 storage volume, u16 slot, u32 segment, u64 fill sequence. */
+export function placeStore(at: usize, volume: u32, slot: u32, segment: u32, fillSequence: u64): void {
+  store<u16>(at, <u16>load<u32>(volume, V_ID));
+  store<u16>(at, <u16>slot, 2);
+  store<u32>(at, segment, 4);
+  store<u64>(at, fillSequence, 8);
+}
+
+/** The same of the slot up to which a buffer is filled; `slot` another one. */
+export function bufferPlace(at: usize, buffer: u32, slot: u32 = load<u32>(buffer, B_FILL)): void {
+  placeStore(at, load<u32>(buffer, B_VOLUME), slot, load<u32>(buffer, B_SEGMENT), bufferFillSequence(buffer));
 }
 
 /** Memory that opening one more segment of `segmentBlocks` takes. */
@@ -545,10 +554,7 @@ export function nextListsFill(wantedUser: u32, wantedSurvivor: u32, floor: u32):
     let wanted = min(stream ? wantedSurvivor : wantedUser, LIST_MAX);
     while (nextCount(stream) < wanted && freeTotal > floor && segmentTake(NEXT, 0)) {
       let entry = list + nextCount(stream) * LIST_BYTES;
-      store<u16>(entry, <u16>load<u32>(foundVolumePointer, V_ID));
-      store<u16>(entry, 0, 2);
-      store<u32>(entry, foundSegment, 4);
-      store<u64>(entry, nextFill++, 8);
+      placeStore(entry, foundVolumePointer, 0, foundSegment, nextFill++);
       nextCountSet(stream, nextCount(stream) + 1);
     }
   }

@@ -16,7 +16,7 @@
 // slack is what decides whether a sequential leaf stays under 0.2 bytes a block.
 //
 // A slot is the address of a leaf's word in the directory: whatever may move the leaf takes the slot and stores the new word.
-import { allocate, allocateZeroed, free, resize, usableSize } from '../std/allocator';
+import { allocate, allocateAligned, allocateZeroed, free, resize, usableSize } from '../std/allocator';
 import {
   COUNT_DENSE_TO_EXTENTS, COUNT_DENSE_TO_PACKED, COUNT_ENTER_EXTENTS, COUNT_EXTENTS_TO_DENSE, COUNT_EXTENTS_TO_PACKED, COUNT_PACKED_TO_DENSE,
   COUNT_PACKED_TO_EXTENTS, count,
@@ -43,6 +43,8 @@ export let scratchOther: u32 = 0; // 10-byte entries
 export let scratchRecords: u32 = 0; // 16-byte lookup records
 export let scratchRecordsOther: u32 = 0; // 16-byte lookup records
 export let scratchHistory: u32 = 0; // 16-byte history entries
+export let scratchPlaces: u32 = 0; // of a batch of lookups: { leaf word, then address of the entry u32 │ block in leaf u32 } for each block
+export let scratchTouches: u32 = 0; // addresses u32 that a lookup touches, as many as a batch and a remainder of four; aligned to 16
 export let entryNone: u32 = 0; // one absent entry
 
 export function scratchInitialize(): void {
@@ -51,6 +53,8 @@ export function scratchInitialize(): void {
   scratchRecords = allocate(leafBlocks * 16);
   scratchRecordsOther = allocate(leafBlocks * 16);
   scratchHistory = allocate(leafBlocks * 16);
+  scratchPlaces = allocate(4096);
+  scratchTouches = allocateAligned(2064, 16);
   entryNone = allocate(16);
   entryStore(entryNone, VOLUME_ABSENT, 0, 0);
 }

@@ -13,7 +13,7 @@ import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, KIND_ABSE
   SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks, leafMask, leafShift, packedEntries } from './layout';
 import { LEAF_NONE, slotFind } from './directory';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_VOLUME, historyAt, historyFrom } from './history';
-import { entryBirth, entryBlock, entryGet, entryNone, entryVolume, packedBit, packedRank } from './leaf';
+import { entryBirth, entryBlock, entryGet, entryNone, entryVolume, packedBit, packedRank, scratchPlaces, scratchTouches } from './leaf';
 import { SPACE_PARENT, SPACE_PARENT_EPOCH, spacePointer } from './space';
 import { clear } from '../std/bytes';
 
@@ -113,17 +113,15 @@ export function tableResolveRange(spaceId: u32, epoch: u32, vblock: u64, count: 
 }
 
 const BATCH: u32 = 512;
-const places: usize = memory.data(4096, 8); // { leaf word, then address of the entry u32 │ block in leaf u32 } for each block of a batch
-const touches: usize = memory.data(2064, 16); // addresses u32 that touch() loads, as many as a batch and a remainder of four
 let touched: u32 = 0; // what those loads summed up to: keeps them from being optimised away
 
-// Loads 10 bytes' first and last byte at each address from `touches` to `end`: a group of a packed leaf or an entry, of which
+// Loads 10 bytes' first and last byte at each address from `scratchTouches` to `end`: a group of a packed leaf or an entry, of which
 // one in seven lies across two cache lines. Four at a time: the fewer instructions a load, the more loads are under way.
 function touch(end: u32): void {
   let last = end;
-  for (; last & 15; last += 4) store<u32>(last, <u32>touches);
+  for (; last & 15; last += 4) store<u32>(last, scratchTouches);
   let sum: u32 = 0;
-  for (let at = <u32>touches; at < last; at += 16) {
+  for (let at = scratchTouches; at < last; at += 16) {
     const a = load<u32>(at);
     const b = load<u32>(at, 4);
     const c = load<u32>(at, 8);
@@ -143,10 +141,10 @@ function firstLook(word: u32, i: u32): u32 {
 }
 
 function batch(space: u32, vblocks: u32, count: u32, out: u32): void {
-  const end = <u32>places + count * 8;
+  const end = scratchPlaces + count * 8;
   let from = vblocks;
-  let next = <u32>touches;
-  for (let place = <u32>places; place < end; place += 8) {
+  let next = scratchTouches;
+  for (let place = scratchPlaces; place < end; place += 8) {
     const vblock = <u64>load<f64>(from);
     const word = wordAt(space, vblock);
     const i = <u32>vblock & leafMask;
@@ -158,8 +156,8 @@ function batch(space: u32, vblocks: u32, count: u32, out: u32): void {
   }
   touch(next);
   let record = out;
-  next = <u32>touches;
-  for (let place = <u32>places; place < end; place += 8) {
+  next = scratchTouches;
+  for (let place = scratchPlaces; place < end; place += 8) {
     const word = load<u32>(place);
     const shape = word & SHAPE_MASK;
     const leaf = word & ~SHAPE_MASK;
@@ -185,7 +183,7 @@ function batch(space: u32, vblocks: u32, count: u32, out: u32): void {
   }
   touch(next);
   record = out;
-  for (let place = <u32>places; place < end; place += 8) {
+  for (let place = scratchPlaces; place < end; place += 8) {
     const at = load<u32>(place);
     if (at) recordStore(record, load<u16>(at, ENTRY_VOLUME), load<u32>(at), load<u32>(at, ENTRY_BIRTH));
     record += 16;
@@ -248,13 +246,13 @@ export function tableExpect(spaceId: u32, vblock: u64): void {
   if (!space || expected >= BATCH) return;
   const word = wordAt(space, vblock);
   if (!word) return;
-  const place = <u32>touches + expected * 4;
+  const place = scratchTouches + expected * 4;
   store<u32>(place, word & ~SHAPE_MASK);
   store<u32>(place, firstLook(word, <u32>vblock & leafMask), 4);
   expected += 2;
 }
 
 export function tableWarm(): void {
-  touch(<u32>touches + expected * 4);
+  touch(scratchTouches + expected * 4);
   expected = 0;
 }

@@ -6,6 +6,7 @@
 //
 // In range mode it lists the bytes in use instead: exactly those of which one flipped bit is found.
 
+import { bump } from '../std/bytes';
 import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
@@ -13,13 +14,15 @@ import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, pla
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';
-import { FOOTER_FIXED_BYTES, F_USED, SLOT_HEADER, footerVerify } from '../format/footer';
+import { SLOT_HEADER } from '../format/footer';
 import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
-import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { ENTRY_BYTES, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entrySum } from '../format/record';
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
-import { liveCount, spacePointer, tableOwns } from '../table/index';
+import { liveCount } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_ROOT_BACK, V_ROOT_FRONT, V_MEMBERS, V_READABLE, V_SEGMENT_COUNT, CHECK_FOOTER, CHECK_HEADERS, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, volumeAt, volumeById, volumeCount, segmentPin,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
+  V_MEMBERS, V_READABLE, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, segmentPin,
+  volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
@@ -27,8 +30,7 @@ import { owner as mendOwner } from './mend';
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { generation, openedRoot, rootHold, rootHome, rootOwner } from './root';
 import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
-import { spaceForward } from './state';
-import { headersToEntries, scanRoom } from './sums';
+import { SCAN_FAILED, scanEnd, scanFree, scanIsHeaders, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';
 
 const RING: u32 = 2048;
@@ -84,7 +86,8 @@ export function checkStep(ticket: u32): u32 {
   let ranges = load<u32>(ticket, T_EPOCH) == 1;
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       if (mendOwner) return WAIT; // it has findings of its own
       if (lacks(RING * FINDING_BYTES + 1310720)) return MEMORY;
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
@@ -103,7 +106,8 @@ export function checkStep(ticket: u32): u32 {
       for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) planRootReads(ticket, rootHome(home), area);
       store<u32>(ticket, 1, T_STATE);
       return PLAN;
-    } else if (state == 1) {
+    }
+    case 1: {
       // By the plan: what holds roots may have changed since.
       for (let index: u32 = 0; index < load<u32>(ticket, T_PLAN_COUNT); index++) {
         let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
@@ -126,7 +130,9 @@ export function checkStep(ticket: u32): u32 {
       store<u32>(ticket, 0, T_F);
       store<u32>(ticket, 0, T_B);
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       if (ringCount) { planClear(ticket); if (ringCount > RING / 2) return PLAN; }
       if (lacks(65 * BLOCK_BYTES * 2)) return MEMORY;
       if (!pagesPlan(ticket, ranges)) {
@@ -138,10 +144,13 @@ export function checkStep(ticket: u32): u32 {
       if (ranges) continue;
       store<u32>(ticket, 3, T_STATE);
       return PLAN;
-    } else if (state == 3) {
+    }
+    case 3: {
       pagesTake(ticket);
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 4) {
+      continue;
+    }
+    case 4: {
       planClear(ticket);
       if (findingsMany()) return PLAN; // let the host take what there is
       if (!segmentFind(ticket)) return DONE;
@@ -150,21 +159,20 @@ export function checkStep(ticket: u32): u32 {
       if (lacks(scanRoom(volume) * 2 + 65536)) return MEMORY;
       let index = load<u32>(ticket, T_B);
       let segment = segmentOf(volume, index);
-      if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) planFooter(ticket, volume, index);
-      else planHeaders(ticket, volume, index);
+      store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_UNREAD), SEG_FLAGS); // the footer is what is checked
+      store<u32>(ticket, scanPlan(ticket, volume, index), T_D);
       segmentPin(segment, 1);
       store<u32>(ticket, 5, T_STATE);
       return PLAN;
-    } else if (state == 5) {
-      if (!entriesTake(ticket, ranges)) {
-        planClear(ticket);
-        planHeaders(ticket, volumeAt(load<u32>(ticket, T_A)), load<u32>(ticket, T_B));
-        return PLAN;
-      }
+    }
+    case 5: {
+      if (!entriesTake(ticket, ranges)) return PLAN;
       store<u32>(ticket, 0, T_C);
       liveFound = 0;
       store<u32>(ticket, 6, T_STATE);
-    } else if (state == 6) {
+      continue;
+    }
+    case 6: {
       if (!slotsPlan(ticket, ranges)) {
         let volume = volumeAt(load<u32>(ticket, T_A));
         let id = load<u32>(volume, V_ID);
@@ -175,16 +183,19 @@ export function checkStep(ticket: u32): u32 {
           findingIn(ERROR_CORRUPT, KIND_UNBACKED, volume, blockOf(volume, index, 0), 0);
         }
         freeAt(ticket + <u32>T_E);
-        store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
+        bump(ticket, T_B, 1);
         store<u32>(ticket, 4, T_STATE);
         continue;
       }
       if (ranges) continue;
       store<u32>(ticket, 7, T_STATE);
       return PLAN;
-    } else {
+    }
+    default: {
       slotsTake(ticket);
       store<u32>(ticket, 6, T_STATE);
+      continue;
+    }
     }
   }
 }
@@ -276,59 +287,36 @@ function wasOpen(fill: u64): bool {
   return false;
 }
 
-function planFooter(ticket: u32, volume: u32, index: u32): void {
-  let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
-  store<u32>(ticket, allocateBlocks(blocks), T_D);
-  planChecked(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), load<u32>(ticket, T_D), blocks, CHECK_FOOTER, segmentOf(volume, index) + <u32>SEG_FILL);
-}
-
-function planHeaders(ticket: u32, volume: u32, index: u32): void {
-  let blocks = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
-  store<u32>(ticket, allocateBlocks(blocks), T_D);
-  planChecked(ticket, READ, volume, blockOf(volume, index, 0), load<u32>(ticket, T_D), blocks, CHECK_HEADERS, segmentOf(volume, index) + <u32>SEG_FILL);
-}
-
-/** Slot entries of the segment from its footer or its headers; false: the footer is bad (said), read the headers. */
+/** Slot entries of the segment from its footer or its headers; false: the footer is bad (said), the headers are read now. */
 function entriesTake(ticket: u32, ranges: bool): bool {
   let volume = volumeAt(load<u32>(ticket, T_A));
   let index = load<u32>(ticket, T_B);
-  let segment = segmentOf(volume, index);
-  let id = load<u32>(volume, V_ID);
-  let used = <u32>load<u16>(segment, SEG_USED);
-  let fill = load<u64>(segment, SEG_FILL);
-  let area = load<u32>(ticket, T_D);
-  let failed = planResult(ticket, 0);
-  if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER) {
-    let dataSlots = load<u32>(volume, V_DATA_SLOTS);
-    let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
-    let block = blockOf(volume, index, dataSlots);
-    let sound = !failed && footerVerify(area, blocks, id, block, dataSlots, fill) && <u32>load<u16>(area, F_USED) == used;
-    if (!sound) {
-      findingIn(failed ? ERROR_IO : ERROR_CORRUPT, KIND_FOOTER, volume, block, blocks);
-      free(area);
-      store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_HAS_FOOTER), SEG_FLAGS);
+  let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
+  let scan = load<u32>(ticket, T_D);
+  let code = planResult(ticket, 0) ? ERROR_IO : ERROR_CORRUPT;
+  let entries = scanTake(volume, index, scan, planResult(ticket, 0));
+  store<u32>(ticket, 0, T_D);
+  if (!scanIsHeaders(scan)) {
+    if (!entries || ranges) findingIn(entries ? 0 : code, KIND_FOOTER, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), load<u32>(volume, V_FOOTER_BLOCKS));
+    if (!entries) {
+      planClear(ticket);
+      store<u32>(ticket, scanPlan(ticket, volume, index), T_D);
       return false;
     }
-    if (ranges) findingIn(0, KIND_FOOTER, volume, block, blocks);
-    let entries = allocate(used * ENTRY_BYTES + 8);
-    memory.copy(entries, area + FOOTER_FIXED_BYTES, used * ENTRY_BYTES);
-    store<u32>(ticket, entries, T_E);
   } else {
-    let entries = allocateZeroed(used * ENTRY_BYTES + 8);
-    let end = failed ? 0 : headersToEntries(area, volume, index, used, fill, entries);
-    if (end != used) {
-      let block = blockOf(volume, index, end);
-      findingIn(failed ? ERROR_IO : ERROR_CORRUPT, KIND_HEADER, volume, block, 1);
+    let end = scanEnd;
+    if (entries == SCAN_FAILED) {
+      entries = allocateZeroed(used * ENTRY_BYTES + 8);
+      end = 0;
     }
+    if (end != used) findingIn(code, KIND_HEADER, volume, blockOf(volume, index, end), 1);
     if (ranges) {
       for (let slot: u32 = 0; slot < used; slot++) {
         if (entryKind(entries + slot * ENTRY_BYTES) == SLOT_HEADER) findingIn(0, KIND_HEADER, volume, blockOf(volume, index, slot), 1);
       }
     }
-    store<u32>(ticket, entries, T_E);
   }
-  free(area);
-  store<u32>(ticket, 0, T_D);
+  store<u32>(ticket, entries, T_E);
   return true;
 }
 
@@ -336,15 +324,6 @@ const slotBatch: usize = memory.data(256);
 let slotCount: u32 = 0;
 let liveFound: u32 = 0;
 let checkedAt: u64 = 0; // sequence when the segment at hand was begun
-
-function isLive(ticket: u32, slot: u32): bool {
-  let entry = load<u32>(ticket, T_E) + slot * ENTRY_BYTES;
-  let kind = entryKind(entry);
-  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
-  let volume = volumeAt(load<u32>(ticket, T_A));
-  let space = spaceForward(entrySpace(entry));
-  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, load<u32>(ticket, T_B), slot));
-}
 
 /** Plans the reads of the next live slots; false when there are no more. */
 function slotsPlan(ticket: u32, ranges: bool): bool {
@@ -354,7 +333,7 @@ function slotsPlan(ticket: u32, ranges: bool): bool {
   let slot = load<u32>(ticket, T_C);
   slotCount = 0;
   while (slot < used && slotCount < RECORD_DATA_MAX) {
-    if (isLive(ticket, slot)) store<u16>(slotBatch + (slotCount++ << 1), <u16>slot);
+    if (slotLive(volume, index, load<u32>(ticket, T_E), slot)) store<u16>(slotBatch + (slotCount++ << 1), <u16>slot);
     slot++;
   }
   store<u32>(ticket, slot, T_C);
@@ -392,6 +371,6 @@ export function checkEnd(ticket: u32): void {
   if (checking == ticket) checking = 0;
   if (rootOwner == ticket) rootHold(0);
   if (checkpointOwner == ticket) checkpointHold(0);
-  free(load<u32>(ticket, T_D));
+  scanFree(load<u32>(ticket, T_D));
   free(load<u32>(ticket, T_E));
 }

@@ -29,7 +29,7 @@ import {
 } from '../log/volumes';
 import {
   B_FILL, B_SEGMENT, B_VOLUME, bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence,
-  starts, unflushedBytes,
+  starts, unflushedBytes, bufferPlace,
 } from '../log/writer';
 import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED } from '../log/counting';
 import { collectFree, flushRun } from './flush';
@@ -80,13 +80,8 @@ function noteStart(stream: u32): void {
   let record = pendingStarts + stream * 24;
   clear(record, 24);
   let buffer = openBuffer(stream);
-  if (buffer) {
-    let volume = load<u32>(buffer, B_VOLUME);
-    store<u16>(record, <u16>load<u32>(volume, V_ID));
-    store<u16>(record, <u16>load<u32>(buffer, B_FILL), 2);
-    store<u32>(record, load<u32>(buffer, B_SEGMENT), 4);
-    store<u64>(record, load<u64>(segmentOf(volume, load<u32>(buffer, B_SEGMENT)), SEG_FILL), 8);
-  } else store<u16>(record, <u16>VOLUME_NONE);
+  if (buffer) bufferPlace(record, buffer);
+  else store<u16>(record, <u16>VOLUME_NONE);
   store<u64>(record, chainOf(stream), 16);
 }
 
@@ -101,12 +96,15 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       store<u32>(ticket, 1, T_STATE);
       continue;
     }
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       if (checkpointOwner) return WAIT;
       checkpointOwner = ticket;
       aborts = 0;
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       let bytes = stateImageBytes();
       if (lacks(roomNeeded() + bytes * 3)) return MEMORY;
       wantCheckpoint(false);
@@ -130,7 +128,9 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       cursorAtSpace = 0;
       cursorAtLeaf = 0;
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       if (unflushedBytes() >= unflushedLimit) {
         store<u32>(ticket, 8, T_STATE);
         continue;
@@ -152,7 +152,9 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
         return PLAN; // nothing to perform: let others come in between
       }
       store<u32>(ticket, 3, T_STATE);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       if (lacks(roomNeeded())) return MEMORY;
       drainReleased();
       for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) if (!imageSegments(volume)) return noRoom(ticket);
@@ -160,13 +162,17 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (!indexWrite(area(BLOCK_BYTES), false)) return noRoom(ticket);
       noteTop();
       store<u32>(ticket, 4, T_STATE);
-    } else if (state == 4) {
+      continue;
+    }
+    case 4: {
       let status = flushRun(ticket, true);
       if (status == FAILED) return end(ticket, abortAfter(status));
       if (status != DONE) return status;
       if (checkpointLost) continue;
       store<u32>(ticket, 5, T_STATE);
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       memory.copy(starts, pendingStarts, 48);
       startSequenceSet(pendingSequence);
       memory.copy(topNodes, pendingTop, 768);
@@ -176,7 +182,9 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       listsRenew();
       rootCleanSet(closing && sequence == pendingSequence);
       store<u32>(ticket, 6, T_STATE);
-    } else if (state == 6) {
+      continue;
+    }
+    case 6: {
       let status = rootRun(ticket);
       if (status == FAILED) return end(ticket, status);
       if (status != DONE) return status;
@@ -186,12 +194,15 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       metaRecount(true);
       collectFree();
       return end(ticket, DONE);
-    } else {
+    }
+    default: {
       // 8: a flush in between, so that unflushed pages stay bounded
       let status = flushRun(ticket, true);
       if (status == FAILED) return end(ticket, abortAfter(status));
       if (status != DONE) return status;
       store<u32>(ticket, 2, T_STATE);
+      continue;
+    }
     }
   }
 }

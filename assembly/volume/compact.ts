@@ -13,8 +13,8 @@ import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, needMemory, 
 import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
-import { ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
-import { liveCount, spacePointer, tableMove, tableOwns } from '../table/index';
+import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { liveCount, tableMove } from '../table/index';
 import {
   SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, planBlocks, segmentOf, volumeAt, volumeCount, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
 } from '../log/volumes';
@@ -27,7 +27,7 @@ import { admitSurvivor, compactionCount, emptiedWanted, segmentGain, survivorsSh
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
 import { rescueRun } from './striped';
-import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake } from './sums';
+import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 
 /** Blocks of the batch that were moved: a field of the flush sub-operation, which compaction does not run. */
 const T_MOVED: usize = T_FLUSH_STATE;
@@ -77,7 +77,8 @@ let soundSlots: u32 = 0; // of the batch, verified already
 export function compactStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       store<f64>(ticket, 0, T_VALUE);
       // Asked for, it goes on until nothing is to be gained: what was emptied comes free before the room runs out.
       let asked = load<u32>(ticket, T_EPOCH) == 1;
@@ -89,14 +90,17 @@ export function compactStep(ticket: u32): u32 {
       store<u32>(ticket, chosenVolume, T_A);
       store<u32>(ticket, chosenSegment, T_B);
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       let volume = load<u32>(ticket, T_A);
       if (lacks(scanRoom(volume) + 65536)) return MEMORY;
       planClear(ticket);
       store<u32>(ticket, scanPlan(ticket, volume, load<u32>(ticket, T_B)), T_D);
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
-    } else if (state == 2) {
+    }
+    case 2: {
       let entries = scanTake(load<u32>(ticket, T_A), load<u32>(ticket, T_B), load<u32>(ticket, T_D), planResult(ticket, 0));
       store<u32>(ticket, 0, T_D);
       if (!entries) {
@@ -107,7 +111,9 @@ export function compactStep(ticket: u32): u32 {
       store<u32>(ticket, entries, T_C);
       nextSlot = 0;
       store<u32>(ticket, 3, T_STATE);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       // The next live slots: one record's worth.
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
@@ -131,7 +137,8 @@ export function compactStep(ticket: u32): u32 {
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
-    } else if (state == 4) {
+    }
+    case 4: {
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
       let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
@@ -157,7 +164,9 @@ export function compactStep(ticket: u32): u32 {
       if (open && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
       store<u32>(ticket, 0, T_MOVED);
       store<u32>(ticket, 5, T_STATE);
-    } else {
+      continue;
+    }
+    default: {
       let moved = load<u32>(ticket, T_MOVED);
       while (moved < batchCount) {
         let status = admitSurvivor(RECORD_MOVE);
@@ -185,16 +194,12 @@ export function compactStep(ticket: u32): u32 {
       planClear(ticket);
       return PLAN;
     }
+    }
   }
 }
 
 function isLive(ticket: u32, slot: u32): bool {
-  let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
-  let kind = entryKind(entry);
-  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
-  let volume = load<u32>(ticket, T_A);
-  let space = spaceForward(entrySpace(entry));
-  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, load<u32>(ticket, T_B), slot));
+  return slotLive(load<u32>(ticket, T_A), load<u32>(ticket, T_B), load<u32>(ticket, T_C), slot);
 }
 
 function move(ticket: u32, index: u32): void {

@@ -57,14 +57,17 @@ export function dirtyAnywhere(): bool {
 export function flushRun(ticket: u32, everything: bool): u32 {
   while (true) {
     let state = load<u32>(ticket, T_FLUSH_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       if (failedReadOnly) return fail(ERROR_READ_ONLY);
       recordClose(0);
       recordClose(1);
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       store<u32>(ticket, 0, T_FLUSH_ATTEMPT);
       store<u32>(ticket, 1, T_FLUSH_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       if (failedReadOnly) { store<u32>(ticket, 0, T_FLUSH_STATE); return fail(ERROR_READ_ONLY); }
       if (flushOwner) return WAIT;
       let covered = load<u64>(ticket, T_FLUSH_TARGET) <= durableSequence && !cutsPending;
@@ -75,7 +78,9 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       }
       flushOwner = ticket;
       store<u32>(ticket, 2, T_FLUSH_STATE);
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       if (inflight()) return WAIT;
       if (deviceFlushFailed && !writeFailed) writeFailed = RESULT_IO;
       if (writeFailed) {
@@ -96,7 +101,9 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       }
       store<u32>(ticket, 3, T_FLUSH_STATE);
       if (planCountOf(ticket)) return PLAN;
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       markWritten(ticket);
       if (load<u32>(ticket, T_RESULT)) {
         noteFull(ticket);
@@ -107,7 +114,9 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       planFlushes(ticket);
       store<u32>(ticket, 4, T_FLUSH_STATE);
       if (planCountOf(ticket)) return PLAN;
-    } else if (state == 4) {
+      continue;
+    }
+    case 4: {
       if (load<u32>(ticket, T_RESULT)) {
         if (PLANTS && planted == PLANT_FLUSH_RETRIED && load<u32>(ticket, T_FLUSH_ATTEMPT) == 0) {
           store<u32>(ticket, 1, T_FLUSH_ATTEMPT);
@@ -137,16 +146,21 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       } else {
         return flushEnd(ticket, DONE);
       }
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       let status = rootRun(ticket);
       if (status == FAILED) { count(C_READ_ONLY); return flushEnd(ticket, FAILED); }
       if (status != DONE) return status;
       cutsPending = false;
       return flushEnd(ticket, DONE);
-    } else {
+    }
+    default: {
       // 6: a failure whose records could not be given a new place yet for want of memory
       let status = flushFailed(ticket, writeFailed);
       if (status != DONE) return status;
+      continue;
+    }
     }
   }
 }
@@ -311,29 +325,19 @@ function abandonStream(stream: u32): bool {
   let last: u32 = 0;
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
     if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
-    if (load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) {
-      if (!first) first = buffer;
-      last = buffer;
-    }
+    // All that follows goes with it, also a segment that nothing is in yet.
+    if (!first && load<u32>(buffer, B_DURABLE) < load<u32>(buffer, B_FILL)) first = buffer;
+    if (first) last = buffer;
   }
   if (!first) return true;
-  let volume = load<u32>(first, B_VOLUME);
-  let index = load<u32>(first, B_SEGMENT);
   let cutSlot = load<u32>(first, B_DURABLE);
   if (load<u32>(first, B_SEALED)) cutSlot = min(cutSlot, load<u32>(first, B_USED));
   chainSet(stream, load<u64>(first, B_DURABLE_CHAIN));
   openBufferSet(stream, 0);
   if (!segmentAdvance(stream, true)) return false;
   let fresh = openBuffer(stream);
-  let freshVolume = load<u32>(fresh, B_VOLUME);
-  let freshSegment = segmentOf(freshVolume, load<u32>(fresh, B_SEGMENT));
-  let segment = segmentOf(volume, index);
-  let freshId = load<u32>(freshVolume, V_ID);
-  let freshFill = load<u64>(freshSegment, SEG_FILL);
   // A segment of which nothing became durable is not worth a cut of its own: who pointed at it points past it.
-  if (cutSlot != 0 || !cutRedirect(load<u64>(segment, SEG_FILL), freshId, load<u32>(fresh, B_SEGMENT), freshFill)) {
-    if (!cutAdd(load<u32>(volume, V_ID), cutSlot, index, load<u64>(segment, SEG_FILL), freshId, stream, load<u32>(fresh, B_SEGMENT), freshFill)) return false;
-  }
+  if ((cutSlot != 0 || !cutRedirect(stream, first, fresh)) && !cutAdd(stream, first, cutSlot, fresh)) return false;
   for (let buffer = first; ; buffer = load<u32>(buffer, B_NEXT)) {
     if (load<u32>(buffer, B_STREAM) == stream && !load<u32>(buffer, B_DETACHED)) {
       let from = buffer == first ? cutSlot : 0;

@@ -10,6 +10,7 @@
 //   place: 0 u32 kind (0 absent, 1 hole, 2 on a device, 3 in a buffer)  4 u32 volume id  8 u32 block  12 u32 birth
 //          16 u32 address of the content (kind 2, 3)  20 u32 buffer (kind 3)
 
+import { bump } from '../std/bytes';
 import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
@@ -90,7 +91,7 @@ function unpin(request: u32): void {
       segmentPin(segment, -1);
     } else if (kind == KIND_BUFFER) {
       let buffer = load<u32>(place, 20);
-      store<u32>(buffer, load<u32>(buffer, B_PINS) - 1, B_PINS);
+      bump(buffer, B_PINS, -1);
       bufferRelease(buffer);
     }
   }
@@ -119,10 +120,7 @@ function lookUp(request: u32): u32 {
   } else {
     let list = allocate(count * 16);
     tableResolveRange(load<u32>(request, Q_SPACE), load<u32>(request, Q_EPOCH), load<u64>(request, Q_BLOCK), count, list);
-    for (let i: u32 = 0; i < count; i++) {
-      store<u64>(places + i * PLACE_BYTES, load<u64>(list + i * 16));
-      store<u64>(places + i * PLACE_BYTES, load<u64>(list + i * 16, 8), 8);
-    }
+    for (let i: u32 = 0; i < count; i++) memory.copy(places + i * PLACE_BYTES, list + i * 16, 16);
     free(list);
   }
   for (let i: u32 = 0; i < count; i++) {
@@ -148,7 +146,7 @@ function lookUp(request: u32): u32 {
       store<u32>(place, KIND_BUFFER);
       store<u32>(place, slotAddress(buffer, block - index * segmentBlocks), 16);
       store<u32>(place, buffer, 20);
-      store<u32>(buffer, load<u32>(buffer, B_PINS) + 1, B_PINS);
+      bump(buffer, B_PINS, 1);
     } else {
       segmentPin(segment, 1);
       devices++;
@@ -162,11 +160,14 @@ export function gatherRun(ticket: u32, request: u32): u32 {
   while (true) {
     let state = load<u32>(request, Q_STATE);
     let count = load<u32>(request, Q_COUNT);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       let devices = lookUp(request);
       if (devices == 0xffffffff) return 4; // FAILED
       store<u32>(request, devices ? 1 : 4, Q_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       // Checksums that are missing, a batch of segments at a time.
       planClear(ticket);
       let scans: u32 = 0;
@@ -232,7 +233,8 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       }
       store<u32>(request, 3, Q_STATE);
       return PLAN;
-    } else if (state == 2) {
+    }
+    case 2: {
       let scans = load<u32>(request, Q_SCANS);
       let failed: u32 = 0;
       for (let k: u32 = 0; k < scans; k++) {
@@ -250,7 +252,9 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       store<u32>(request, 0, Q_SCANS);
       if (failed) return failAtSlot(ERROR_IO, load<u32>(failed), load<u32>(failed, 4), 0);
       store<u32>(request, 1, Q_STATE);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       let bad = verify(ticket, request);
       if (bad == 0xffffffff) { store<u32>(request, 4, Q_STATE); continue; }
       let place = gatherPlace(request, bad);
@@ -259,7 +263,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       let kind = tableResolve(load<u32>(request, Q_SPACE), load<u64>(request, Q_BLOCK) + <u64>bad, load<u32>(request, Q_EPOCH));
       if ((sumsGone || kind != KIND_MAPPED || foundVolume != volume || foundBlock != block) && load<u32>(request, Q_RETRIES) < 8) {
         countPath(C_READ_RETRIED);
-        store<u32>(request, load<u32>(request, Q_RETRIES) + 1, Q_RETRIES);
+        bump(request, Q_RETRIES, 1);
         unpin(request);
         continue;
       }
@@ -267,7 +271,9 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       store<u32>(request, bad, Q_SOUND);
       if (sumsGone || !expect(request, bad)) return failAt(ERROR_CORRUPT, volume, block);
       store<u32>(request, 5, Q_STATE);
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       let bad = load<u32>(request, Q_SOUND);
       let place = gatherPlace(request, bad);
       let volume = volumeById(load<u32>(place, 4));
@@ -279,7 +285,11 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         return failAt(ERROR_CORRUPT, load<u32>(place, 4), block);
       }
       store<u32>(request, 3, Q_STATE);
-    } else return DONE;
+      continue;
+    }
+    default:
+      return DONE;
+    }
   }
 }
 

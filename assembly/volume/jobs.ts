@@ -197,20 +197,27 @@ function leaveVolume(volume: u32): u32 {
 export function rootStep(ticket: u32): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       let status = flushRun(ticket, false);
       if (status != DONE) return status;
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       if (rootOwner) return WAIT;
       wantRoot(false);
       listsRenew();
       store<u32>(ticket, 2, T_STATE);
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       let status = rootRun(ticket);
       if (status != DONE) return status;
       store<u32>(ticket, 3, T_STATE);
-    } else {
+      continue;
+    }
+    default: {
       let volume = leavingVolume();
       if (volume) {
         let status = leaveVolume(volume);
@@ -218,6 +225,7 @@ export function rootStep(ticket: u32): u32 {
       }
       collectFree();
       return DONE;
+    }
     }
   }
 }
@@ -246,7 +254,8 @@ export function operationStep(ticket: u32): u32 {
   let payload = <u32>load<u64>(ticket, T_G);
   while (true) {
     let phase = load<u32>(ticket, T_LOCK);
-    if (phase == 0) {
+    switch (phase) {
+    case 0: {
       store<u32>(ticket, 2, T_LOCK);
       let code = operationPrepare(payload);
       if (code) return fail(code);
@@ -262,11 +271,15 @@ export function operationStep(ticket: u32): u32 {
           store<u32>(ticket, 1, T_LOCK);
         }
       }
-    } else if (phase == 1) {
+      continue;
+    }
+    case 1: {
       let status = writeStep(ticket, true);
       if (status != DONE) return status;
       store<u32>(ticket, 2, T_LOCK);
-    } else if (phase == 2) {
+      continue;
+    }
+    case 2: {
       let code = operationPrepare(payload);
       if (code) return fail(code);
       if (lacks(operationRoom(payload))) return MEMORY;
@@ -276,8 +289,11 @@ export function operationStep(ticket: u32): u32 {
       store<f64>(ticket, <f64>operationResult, T_VALUE);
       mergeAsked = true;
       store<u32>(ticket, 3, T_LOCK);
-    } else {
+      continue;
+    }
+    default: {
       return flushRun(ticket, false);
+    }
     }
   }
 }

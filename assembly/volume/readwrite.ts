@@ -118,11 +118,14 @@ export function rangeCheck(ticket: u32): u32 {
 export function writeStep(ticket: u32, zeros: bool): u32 {
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       let bad = rangeCheck(ticket);
       if (bad) return fail(bad);
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       let position = positionOf(ticket);
       let left = leftOf(ticket);
       if (left <= 0) {
@@ -148,7 +151,9 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         store<u32>(ticket, 0, T_D);
         store<u32>(ticket, 3, T_STATE);
       }
-    } else if (state == 2) {
+      continue;
+    }
+    case 2: {
       let status = gatherRun(ticket, load<u32>(ticket, T_A));
       if (status != DONE) return status;
       let kind = load<u32>(gatherPlace(load<u32>(ticket, T_A), 0));
@@ -157,7 +162,9 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         advance(ticket, load<u32>(ticket, T_D));
         store<u32>(ticket, 1, T_STATE);
       } else store<u32>(ticket, 3, T_STATE);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       let bad = rangeCheck(ticket); // the space may have been cut or left meanwhile
       if (bad) return fail(bad);
       let partial = load<u32>(ticket, T_D);
@@ -195,17 +202,23 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         planAdd(ticket, COPY_IN, 0, load<f64>(ticket, T_PROGRESS), address + edge, partial);
       } else planAdd(ticket, COPY_IN, 0, load<f64>(ticket, T_PROGRESS), address, blocks << BLOCK_SHIFT);
       return PLAN;
-    } else if (state == 4) {
+    }
+    case 4: {
       append(ticket);
       store<u32>(ticket, 1, T_STATE);
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       let status = flushRun(ticket, false);
       if (status != DONE) return status;
       return DONE;
-    } else {
+    }
+    default: {
       let status = trimPart(ticket);
       if (status != DONE) return status;
       store<u32>(ticket, 1, T_STATE);
+      continue;
+    }
     }
   }
 }

@@ -15,11 +15,12 @@
 // tail was dropped: it counts only if its incarnation is the root's.
 
 import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
+import { bump } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
-import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, needMemory, MEMORY, lacks } from '../abi/status';
-import { READ, T_A, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
+import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
+import { READ, T_A, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -74,7 +75,7 @@ export function createStep(ticket: u32, identity: usize, blocks: u32): u32 {
     listsRenew();
     let status = rootRun(ticket);
     if (status != DONE) return status;
-    store<u32>(ticket, load<u32>(ticket, T_STATE) + 1, T_STATE);
+    bump(ticket, T_STATE, 1);
     if (load<u32>(ticket, T_STATE) == 2) return rootRun(ticket);
   }
   modeSet(MODE_WRITE);
@@ -101,7 +102,8 @@ export function openStep(ticket: u32, identity: usize): u32 {
   }
   while (true) {
     let state = load<u32>(ticket, T_STATE);
-    if (state == 0) {
+    switch (state) {
+    case 0: {
       memory.copy(identityWanted, identity, 16);
       forWriting = load<u32>(ticket, T_SPACE) == 0;
       planClear(ticket);
@@ -110,7 +112,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         for (let i: u32 = 0; i < volumeCount; i++) planMemberFlushes(ticket, volumeAt(i), 0xffffffff);
         return PLAN;
       }
-    } else if (state == 1) {
+      continue;
+    }
+    case 1: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       let copies: u32 = 0;
       for (let i: u32 = 0; i < volumeCount; i++) copies += <u32>popcnt(load<u32>(volumeAt(i), V_READABLE)) * 4;
@@ -121,7 +125,8 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planCopies = copies;
       store<u32>(ticket, 2, T_STATE);
       return PLAN;
-    } else if (state == 2) {
+    }
+    case 2: {
       let bad = rootChoose(ticket);
       if (bad) return fail(bad);
       store<u32>(ticket, 4, T_STATE);
@@ -131,7 +136,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         return PLAN;
       }
       free(area);
-    } else if (state == 3) {
+      continue;
+    }
+    case 3: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       free(area);
       planClear(ticket);
@@ -141,25 +148,32 @@ export function openStep(ticket: u32, identity: usize): u32 {
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
-    } else if (state == 4) {
+    }
+    case 4: {
       if (!treeBounded()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
       if (lacks(treeRoom(load<u32>(openedRoot, O_NODE_COUNT)) + TREE_ROOM)) return MEMORY;
       planClear(ticket);
       rootTake();
       if (!rootInside(openedRoot) || !treeBegin()) return failAt(ERROR_CORRUPT, 0xffffffff, 0);
       store<u32>(ticket, 5, T_STATE);
-    } else if (state == 5) {
+      continue;
+    }
+    case 5: {
       let status = treeLoad(ticket);
       if (status != DONE) return status;
       if (!loadedState()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
       store<u32>(ticket, 6, T_STATE);
       walkBegin();
-    } else if (state == 6) {
+      continue;
+    }
+    case 6: {
       let status = walkRun(ticket);
       if (status != DONE) return status;
       replayBegin();
       store<u32>(ticket, 7, T_STATE);
-    } else if (state == 7) {
+      continue;
+    }
+    case 7: {
       let status = replayRun(ticket);
       if (status != DONE) return status;
       replayFinish();
@@ -168,7 +182,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
         return DONE;
       }
       store<u32>(ticket, 8, T_STATE);
-    } else if (state == 8) {
+      continue;
+    }
+    case 8: {
       let status = load<u32>(ticket, T_A) ? DONE : tailRun(ticket);
       if (status != DONE) return status;
       store<u32>(ticket, 1, T_A);
@@ -179,7 +195,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
       rootCleanSet(false);
       listsRenew();
       store<u32>(ticket, 9, T_STATE);
-    } else {
+      continue;
+    }
+    default: {
       // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many stripes
       // were left half filled by crashes: a root has room for so many cuts.
       if (load<u32>(ticket, T_A) == 1) {
@@ -195,6 +213,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       modeSet(MODE_WRITE);
       collectFree();
       return DONE;
+    }
     }
   }
 }
@@ -236,34 +255,25 @@ function rootChoose(ticket: u32): u32 {
 /** Writes the newest root where a copy of its slot is not it. */
 function planHeal(ticket: u32): bool {
   let slot = <u32>load<u64>(openedRoot, O_GENERATION) & 1;
-  let wrong: u32 = 0;
-  let healing = allocateBlocks(1);
+  let healing = allocateBlocks(1); // it stays for the writes, if there are any
   memory.copy(healing, openedRoot, BLOCK_BYTES);
-  let plan = false;
-  for (let pass: u32 = 0; pass < 2; pass++) {
-    if (pass && !wrong) break;
-    if (pass) {
-      planClear(ticket);
-      plan = true;
-    }
-    for (let home: u32 = 0; home < 2; home++) {
-      let volume = rootHome(home);
-      if (!volume) continue;
-      let first = area;
-      for (let index: u32 = 0; volumeAt(index) != volume; index++) first += <u32>popcnt(load<u32>(volumeAt(index), V_READABLE)) * 4 * BLOCK_BYTES;
-      for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-        if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
-        for (let back: u32 = 0; back < 2; back++) {
-          if (same(first + (back * 2 + slot) * BLOCK_BYTES, <u32>openedRoot)) continue;
-          wrong++;
-          if (pass) planAdd(ticket, WRITE, handleOf(volume) + member, load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
-        }
-        first += 4 * BLOCK_BYTES;
+  planClear(ticket);
+  let first = area;
+  for (let index: u32 = 0; index < volumeCount; index++) {
+    let volume = volumeAt(index);
+    let home = volume == rootHome(0) || volume == rootHome(1);
+    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+      if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+      for (let back: u32 = 0; back < 2 && home; back++) {
+        if (same(first + (back * 2 + slot) * BLOCK_BYTES, healing)) continue;
+        planAdd(ticket, WRITE, handleOf(volume) + member, load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>(slot * BLOCK_BYTES), healing, BLOCK_BYTES);
       }
+      first += 4 * BLOCK_BYTES;
     }
   }
-  if (!plan) free(healing); // else it stays for the write: one block
-  return plan;
+  if (load<u32>(ticket, T_PLAN_COUNT)) return true;
+  free(healing);
+  return false;
 }
 
 

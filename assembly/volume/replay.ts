@@ -27,16 +27,16 @@ import {
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
-  footerBuild, incarnation, nextCountSet, sequenceSet, starts,
+  footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
 } from '../log/writer';
 import {
   C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
-import { FILL_MARGIN, cutAdd, cutFind, incarnationStart, openedRoot, startSequence } from './root';
+import { FILL_MARGIN, cutFind, cutTo, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
-import { clear } from '../std/bytes';
+import { bump, clear } from '../std/bytes';
 
 export let replayedEntries: f64 = 0;
 
@@ -592,7 +592,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       store<u32>(at, 2, K_STATE);
       return DONE;
     }
-    store<u32>(at, load<u32>(at, K_ITEM) + 1, K_ITEM);
+    bump(<u32>at, K_ITEM, 1);
     store<u32>(at, load<u32>(walkAt(which, load<u32>(at, K_ITEM)), W_FIRST), K_SLOT);
     return DONE;
   }
@@ -955,16 +955,12 @@ let cutting: u32 = 0;
 /** A stream that ends within a stripe goes on in a fresh segment, which the root names. 0, or a code. */
 function goElsewhere(which: u32): u32 {
   let item = standing(which);
-  let volume = load<u32>(item, W_VOLUME);
   if (!segmentAdvance(which, true)) return ERROR_NO_SPACE;
-  let fresh = openBuffer(which);
-  let freshVolume = load<u32>(fresh, B_VOLUME);
-  let freshSegment = load<u32>(fresh, B_SEGMENT);
-  let fill = load<u64>(segmentOf(freshVolume, freshSegment), SEG_FILL);
+  let cut = cutTo(which, openBuffer(which));
+  if (!cut) return ERROR_LIMIT;
   count(C_STRIPE_CUT);
-  return cutAdd(load<u32>(volume, V_ID), load<u32>(cursor(which), K_SLOT), load<u32>(item, W_SEGMENT), load<u64>(item, W_FILL), load<u32>(freshVolume, V_ID), which, freshSegment, fill)
-    ? 0
-    : ERROR_LIMIT;
+  placeStore(cut, load<u32>(item, W_VOLUME), load<u32>(cursor(which), K_SLOT), load<u32>(item, W_SEGMENT), load<u64>(item, W_FILL));
+  return 0;
 }
 
 /** Loads the open segments of both streams, so that they can be filled further, and takes up the metadata streams. */

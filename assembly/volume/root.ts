@@ -21,7 +21,7 @@ import {
   V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts,
+  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
@@ -89,30 +89,29 @@ export function rootHome(index: u32): u32 {
   return 0;
 }
 
-export function cutAdd(volume: u32, cutSlot: u32, segment: u32, fill: u64, nextVolume: u32, stream: u32, nextSegment: u32, nextFillSequence: u64): bool {
-  if (cutCount == CUT_MAX) return false;
-  let cut = cuts + cutCount * CUT_BYTES;
-  store<u16>(cut, <u16>volume);
-  store<u16>(cut, <u16>cutSlot, 2);
-  store<u32>(cut, segment, 4);
-  store<u64>(cut, fill, 8);
-  store<u16>(cut, <u16>nextVolume, 16);
-  store<u16>(cut, <u16>stream, 18);
-  store<u32>(cut, nextSegment, 20);
-  store<u64>(cut, nextFillSequence, 24);
+/** Room for a cut that leads to the start of the fill in `fresh`; where it comes from is the caller's to store. 0: there are too many cuts. */
+export function cutTo(stream: u32, fresh: u32): usize {
+  if (cutCount == CUT_MAX) return 0;
+  let cut = cuts + cutCount++ * CUT_BYTES;
+  bufferPlace(cut + 16, fresh, stream);
   store<u64>(cut, 0, 32);
-  cutCount++;
-  return true;
+  return cut;
 }
 
-/** Points a cut that leads to `fill` elsewhere. False: none does. */
-export function cutRedirect(fill: u64, nextVolume: u32, nextSegment: u32, nextFillSequence: u64): bool {
+/** The stream goes on from `slot` of the fill in `buffer` at the start of the fill in `fresh`. False: there are too many cuts. */
+export function cutAdd(stream: u32, buffer: u32, slot: u32, fresh: u32): bool {
+  let cut = cutTo(stream, fresh);
+  if (cut) bufferPlace(cut, buffer, slot);
+  return cut != 0;
+}
+
+/** Points a cut that leads to the fill in `buffer` to that in `fresh`. False: none does. */
+export function cutRedirect(stream: u32, buffer: u32, fresh: u32): bool {
+  let fill = bufferFillSequence(buffer);
   for (let i: u32 = 0; i < cutCount; i++) {
     let cut = cuts + i * CUT_BYTES;
     if (load<u64>(cut, 24) != fill) continue;
-    store<u16>(cut, <u16>nextVolume, 16);
-    store<u32>(cut, nextSegment, 20);
-    store<u64>(cut, nextFillSequence, 24);
+    bufferPlace(cut + 16, fresh, stream);
     return true;
   }
   return false;
@@ -171,21 +170,12 @@ function build(): void {
     let listed: u32 = 0;
     for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
       if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
-      let volume = load<u32>(buffer, B_VOLUME);
-      let index = load<u32>(buffer, B_SEGMENT);
-      let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
       if (load<u16>(record, S_OPEN_VOLUME) == <u16>VOLUME_NONE) {
-        if (buffer != openBuffer(stream) && load<u32>(buffer, B_DURABLE) == load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
-        store<u16>(record, <u16>load<u32>(volume, V_ID), S_OPEN_VOLUME);
-        store<u16>(record, <u16>load<u32>(buffer, B_FILL), S_OPEN_SLOT);
-        store<u32>(record, index, S_OPEN_SEGMENT);
-        store<u64>(record, fill, S_OPEN_FILL);
+        if (buffer != openBuffer(stream) && load<u32>(buffer, B_DURABLE) == load<u32>(load<u32>(buffer, B_VOLUME), V_SEGMENT_BLOCKS)) continue;
+        bufferPlace(record + <u32>S_OPEN_VOLUME, buffer);
       } else {
         assert(listed < LIST_MAX);
-        let entry = list + listed++ * LIST_BYTES;
-        store<u16>(entry, <u16>load<u32>(volume, V_ID));
-        store<u32>(entry, index, 4);
-        store<u64>(entry, fill, 8);
+        bufferPlace(list + listed++ * LIST_BYTES, buffer, 0);
       }
     }
     // Segments of an abandoned range may have come from outside the list; what does not fit then waits for the next root.
@@ -198,9 +188,8 @@ function build(): void {
     let record = image + <u32>O_META + copy * 16;
     let buffer = openBuffer(2 + copy);
     if (buffer) {
-      store<u16>(record, <u16>load<u32>(load<u32>(buffer, B_VOLUME), V_ID));
-      store<u16>(record, <u16>load<u32>(buffer, B_FILL), 2);
-      store<u32>(record, load<u32>(buffer, B_SEGMENT), 4);
+      bufferPlace(record, buffer);
+      store<u64>(record, 0, 8);
     } else store<u16>(record, <u16>VOLUME_NONE);
   }
   memory.copy(image + <u32>O_CUTS, cuts, cutCount * CUT_BYTES);

@@ -15,7 +15,7 @@ import {
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
 import { C_FORWARD_DROPPED, C_FORWARD_FOLLOWED, C_ROLLBACK, C_SNAPSHOT_DELETED, C_SPACE_MERGED } from '../log/counting';
-import { clear } from '../std/bytes';
+import { bytesEqual, clear } from '../std/bytes';
 
 export const OP_CREATE_SOURCE: u32 = 1;
 export const OP_SNAPSHOT: u32 = 2;
@@ -123,11 +123,6 @@ function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id);
 function spaceIdFree(from: u32): u32 {
   for (let id = from; id < 0xfff0; id++) if (spaceIdUsable(id) && !forwardNames(id)) return id;
   return SPACE_NONE;
-}
-
-function bytesEqual(a: u32, b: u32, length: u32): bool {
-  for (let i: u32 = 0; i < length; i++) if (load<u8>(a + i) != load<u8>(b + i)) return false;
-  return true;
 }
 
 function sourceByName(volume: u32, name: u32, bytes: u32): u32 {
@@ -551,7 +546,7 @@ export function stateImageRead(from: u32, length: u32): bool {
       if (spacePointer(id)) {
         continue; // made in an earlier round; twice in the image: `made` never gets there
       }
-      if (id >= 0xfff0 || !(size >= 0 && size <= SIZE_BYTES_MAX)) return false;
+      if (id >= 0xfff0 || !sizeAllowed(size)) return false;
       if (parent != SPACE_NONE && !spacePointer(parent)) continue;
       if (!spaceCreate(id, load<u64>(at, 8), parent, load<u32>(at, 4), size)) return false;
       spaceFlag(id, load<u32>(at, 24), true);
@@ -582,7 +577,7 @@ export function stateImageRead(from: u32, length: u32): bool {
       let sourceBytes = <u32>load<u16>(at, 2);
       let space = <u32>load<u16>(at);
       let size = load<f64>(at, 8);
-      if (sourceBytes > NAME_BYTES_MAX || padded(sourceBytes) > end - at - 16 || !spacePointer(space) || !(size >= 0 && size <= SIZE_BYTES_MAX)) return false;
+      if (sourceBytes > NAME_BYTES_MAX || padded(sourceBytes) > end - at - 16 || !spacePointer(space) || !sizeAllowed(size)) return false;
       let member = memberAt(snapshot, m);
       store<u32>(member, space);
       store<u32>(member, sourceBytes, 4);

@@ -10,17 +10,23 @@ import { READ } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { FOOTER_FIXED_BYTES, F_USED, footerVerify } from '../format/footer';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryKind, recordSlots, recordVerify,
+  ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySpace, recordSlots, recordVerify,
 } from '../format/record';
 import {
   SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS, blockOf, planChecked, segmentOf, sumsMake, planBlocks,
 } from '../log/volumes';
 import { slotHeaderWrite } from '../log/writer';
+import { spacePointer, tableOwns } from '../table/index';
+import { spaceForward } from './state';
 import { C_FOOTERLESS_READ } from '../log/counting';
 
 export const SCAN_FAILED: u32 = 0xffffffff;
 const SCAN_HEADERS: u32 = 1;
 
+/** Up to where the headers that scanTake() took last were sound. */
+export let scanEnd: u32 = 0;
+
+export function scanIsHeaders(scan: u32): bool { return (scan & SCAN_HEADERS) != 0; }
 export function scanFree(scan: u32): void { free(scan & ~SCAN_HEADERS); }
 
 /** Memory that scanning a segment takes. */
@@ -76,7 +82,7 @@ export function scanTake(volume: u32, index: u32, scan: u32, result: u32): u32 {
   count(C_FOOTERLESS_READ);
   store<u8>(segment, flags & ~(<u8>SEG_UNREAD), SEG_FLAGS);
   let entries = allocateZeroed(used * ENTRY_BYTES + 8);
-  headersToEntries(area, volume, index, used, fill, entries);
+  scanEnd = headersToEntries(area, volume, index, used, fill, entries);
   free(area);
   return entries;
 }
@@ -112,4 +118,13 @@ export function sumsInstall(segment: u32, entries: u32): void {
   let used = <u32>load<u16>(segment, SEG_USED);
   let sums = sumsMake(segment, used);
   for (let slot: u32 = 0; slot < used; slot++) store<u64>(sums + (slot << 3), load<u64>(entries + slot * ENTRY_BYTES, 16));
+}
+
+/** Whether a mapping refers to the slot, which its entry says whom it belongs to. */
+export function slotLive(volume: u32, index: u32, entries: u32, slot: u32): bool {
+  let entry = entries + slot * ENTRY_BYTES;
+  let kind = entryKind(entry);
+  if (kind != ENTRY_DATA && kind != ENTRY_MOVED) return false;
+  let space = spaceForward(entrySpace(entry));
+  return spacePointer(space) != 0 && tableOwns(space, entryBlock(entry), entryBirth(entry), load<u32>(volume, V_ID), blockOf(volume, index, slot));
 }

@@ -25,7 +25,7 @@ import {
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
 import { checkpointNumber } from './root';
-import { clear } from '../std/bytes';
+import { bump, clear } from '../std/bytes';
 
 export const TN_BYTES: u32 = 40;
 const TN_LIVE: usize = 32;
@@ -364,7 +364,7 @@ export function metaRecount(release: bool): void {
       if (load<u8>(at, N_KIND) == 0) continue;
       for (let copy: u32 = 0; copy < 2; copy++) {
         let segment = segmentHolding(at, copy);
-        store<u32>(segment, load<u32>(segment, SEG_META_LIVE) + 1, SEG_META_LIVE);
+        bump(segment, SEG_META_LIVE, 1);
       }
     }
   }
