@@ -10,7 +10,7 @@ export default defineConfig({
     reporters: ['default'],
     setupFiles: [fileURLToPath(new URL('./test/setup.ts', import.meta.url))],
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**'], testTimeout: 120_000 } },
+      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**', 'test/browser/**'], testTimeout: 120_000 } },
       { extends: true, test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 600_000, hookTimeout: 120_000 } },
     ],
   },

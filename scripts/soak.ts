@@ -1,7 +1,7 @@
 // The whole counts, for hours on two cores: what the samples in `npm test` stand for. Results go to docs/soak.json, part by part.
 //
 //   npm run soak                              everything that is not done yet for this core
-//   npm run soak -- --only seeds,plants       some parts: seeds plants kills flips fuzz full snapshots
+//   npm run soak -- --only seeds,plants       some parts: seeds plants kills flips fuzz full snapshots browsers
 //   npm run soak -- --seeds 20000             fewer seeds (100000)
 //   npm run soak -- --again                   from the start
 //
@@ -19,7 +19,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const RESULT = join(ROOT, 'docs', 'soak.json');
 const SEEDS_CHUNK = 5000;
 /** Parts that are tests, run with the whole counts. */
-const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots'] as const;
+const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots', 'browsers'] as const;
 const PARTS = ['seeds', 'plants', ...TESTS] as const;
 type Part = (typeof PARTS)[number];
 
@@ -160,11 +160,21 @@ async function plants(soak: Soak): Promise<void> {
 }
 
 async function test(soak: Soak, part: (typeof TESTS)[number]): Promise<void> {
-  forget(new RegExp(`/${part}\\.test`));
+  forget(new RegExp(`'${part}'`));
   const directory = mkdtempSync(join(tmpdir(), 'varve-soak-'));
   const file = join(directory, 'figures');
   const { status } = await run(
-    ['node_modules/vitest/vitest.mjs', 'run', '--project', 'system', `test/system/${part}.test.ts`],
+    part === 'browsers'
+      ? [
+          'node_modules/vitest/vitest.mjs',
+          'run',
+          '--config',
+          'test/browser/vitest.config.ts',
+          '--project',
+          'system',
+          'test/browser/system/kills.test.ts',
+        ]
+      : ['node_modules/vitest/vitest.mjs', 'run', '--project', 'system', `test/system/${part}.test.ts`],
     { VARVE_SOAK: 'full', VARVE_SOAK_FILE: file },
     true,
   );
@@ -175,7 +185,7 @@ async function test(soak: Soak, part: (typeof TESTS)[number]): Promise<void> {
         .map((line) => JSON.parse(line) as unknown)
     : [];
   soak.tests[part] = { passed: status === 0, figures };
-  if (status !== 0) find(`test/system/${part}.test.ts failed`);
+  if (status !== 0) find(`the tests '${part}' failed`);
   save(soak);
   rmSync(directory, { recursive: true, force: true });
 }

@@ -4,7 +4,7 @@
 //   npm test
 //   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
 //   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
-//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, proofs
+//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, browsers, proofs
 //
 // Whole counts (100,000 seeds, every plant, 200 kills, every flip) are `npm run soak`. Docs: docs/TESTING.md.
 import { spawn, spawnSync } from 'node:child_process';
@@ -18,7 +18,7 @@ import { ENGINES, installNode20, type Engine } from '../test/runtimes/engines.ts
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BIN = join(ROOT, 'node_modules', '.bin');
 const REPORT = join(ROOT, 'build', 'vitest.json');
-const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'proofs'] as const;
+const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'browsers', 'proofs'] as const;
 
 /** What runs under every runtime, and not only under the Node that runs the rest. */
 const RUNTIME_SUITES = [
@@ -49,7 +49,14 @@ const PROGRAMS: readonly (readonly [string, string])[] = [
   ['debugfs', 'e2fsprogs'],
   ['e2fsck', 'e2fsprogs'],
   ['python3', 'python3'],
+  ['chromium', 'chromium'],
+  ['firefox-esr', 'firefox-esr'],
+  ['Xvfb', 'xvfb'],
+  ['WebKitWebDriver', 'webkit2gtk-driver'],
 ];
+
+/** Older ones speak another protocol than the tests' drivers (test/browser). */
+const FIREFOX_MIN = 153;
 
 const { values } = parseArgs({
   options: {
@@ -94,10 +101,14 @@ async function proof(what: string, ...args: string[]): Promise<boolean> {
 
 function bring(): void {
   const has = (program: string): boolean => environment.PATH.split(delimiter).some((folder) => existsSync(join(folder, program)));
-  const missing = PROGRAMS.filter(([program]) => !has(program));
+  const firefoxVersion = (): number => {
+    const { stdout } = spawnSync('firefox-esr', ['--version'], { env: { ...environment, HOME: ROOT }, encoding: 'utf8' });
+    return Number(/ (\d+)\./.exec(stdout ?? '')?.[1] ?? 0);
+  };
+  const missing = PROGRAMS.filter(([program]) => !has(program) || (program === 'firefox-esr' && firefoxVersion() < FIREFOX_MIN));
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map(([, name]) => name))];
-  console.log(`——— ${missing.map(([program]) => program).join(', ')} missing: installing ${packages.join(', ')}`);
+  console.log(`——— ${missing.map(([program]) => program).join(', ')} missing or too old: installing ${packages.join(', ')}`);
   if (process.getuid?.() !== 0 || !has('apt-get')) {
     console.log(`only root can, on Debian: apt-get install ${packages.join(' ')}\n`);
     return;
@@ -108,6 +119,8 @@ function bring(): void {
       stdio: ['ignore', 'ignore', 'inherit'],
     }).status;
   const install = ['install', '-y', '--no-install-recommends', ...packages];
+  // Browsers come with security updates, and an index of before has old ones.
+  if (packages.includes('firefox-esr')) apt('update');
   if (apt(...install) !== 0 && apt('update') === 0) apt(...install);
 }
 
@@ -126,9 +139,15 @@ interface VitestReport {
   }[];
 }
 
-/** @param by how it is started: under the Node that runs this, or under another runtime */
-async function vitest(by: Engine | undefined, ...args: readonly string[]): Promise<void> {
-  const prefix = by === undefined ? '' : `${by.name}: `;
+/**
+ * @param by how it is started: under the Node that runs this, or under another runtime
+ * @param prefix of what it says
+ */
+async function vitest(
+  by: Engine | undefined,
+  args: readonly string[] = [],
+  prefix = by === undefined ? '' : `${by.name}: `,
+): Promise<void> {
   console.log(`——— ${prefix}tests`);
   mkdirSync(join(ROOT, 'build'), { recursive: true });
   rmSync(REPORT, { force: true });
@@ -137,7 +156,8 @@ async function vitest(by: Engine | undefined, ...args: readonly string[]): Promi
       ...(by?.arguments ?? []),
       join(ROOT, 'node_modules/vitest/vitest.mjs'),
       'run',
-      '--pool=threads',
+      // The other pool fails in Bun; browsers are one of their own.
+      ...(args.some((arg) => arg.startsWith('--config=')) ? [] : ['--pool=threads']),
       // Vitest's own reports of failures need Node 22; the JSON one does not.
       ...(by === undefined ? ['--reporter=default'] : []),
       '--reporter=json',
@@ -213,7 +233,11 @@ if (wanted.has('lint')) {
 if (built && wanted.has('vitest')) await vitest(undefined);
 if (built && wanted.has('runtimes')) {
   installNode20();
-  for (const by of ENGINES) if (by.name !== 'Node 24') await vitest(by, '--project=unit', ...RUNTIME_SUITES);
+  for (const by of ENGINES) if (by.name !== 'Node 24') await vitest(by, ['--project=unit', ...RUNTIME_SUITES]);
+}
+if (built && wanted.has('browsers')) {
+  await vitest(undefined, ['--config=test/browser/vitest.config.ts'], 'browsers: ');
+  await proof('the bench in browsers runs', 'bench/browser/main.ts', '--toy');
 }
 if (built && wanted.has('proofs')) await proofs();
 console.log(`\n${((performance.now() - started) / 60_000).toFixed(1)} minutes`);

@@ -157,8 +157,10 @@ const programs = sources.filter(
   (file) =>
     file.endsWith('.test.ts') ||
     file === 'vitest.config.ts' ||
+    file === 'test/browser/vitest.config.ts' ||
     /^(?:bench|examples)\/[^/]+\.ts$/.test(file) ||
-    (file.startsWith('scripts/') && (commands.includes(file) || files.some((other) => other !== file && mentions(other, file)))),
+    (/^(?:scripts|bench\/browser)\//.test(file) &&
+      (commands.includes(file) || files.some((other) => other !== file && mentions(other, file)))),
 );
 function mentions(other: string, file: string): boolean {
   return /\.(?:ts|md|json|sh)$|^\.ci\//.test(other) && textOf(other).includes(file);

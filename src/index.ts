@@ -52,3 +52,4 @@ export type { VolumePolicy } from './pool/policy.ts';
 export { RAID_LEVELS, type RaidLevel } from './pool/raid.ts';
 export { replicate, type ReplicateOptions, type ReplicateProgress, type ReplicateResult } from './replication/replicate.ts';
 export { restore, type RestoreOptions, type RestoreProgress, type RestoreResult } from './replication/restore.ts';
+export { exportSnapshot, importSnapshot, type SnapshotSource, type SnapshotTarget } from './replication/snapshot-stream.ts';

@@ -31,7 +31,7 @@ import {
   V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, V_UNIT, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank,
 } from './volumes';
 import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
-import { clear } from '../std/bytes';
+import { bump, clear } from '../std/bytes';
 
 export const STREAM_USER: u32 = 0;
 export const STREAM_SURVIVOR: u32 = 1;
@@ -276,12 +276,12 @@ export function entryAppend(buffer: u32, kind: u32, space: u32, birth: u32, virt
   assert(index < RECORD_ENTRIES_MAX && load<u64>(buffer, B_FIRST) + <u64>index == at);
   if (kind == ENTRY_TRIM) {
     entryWrite(entry, kind, space, birth, virtualBlock, 0, blocks);
-    store<u32>(buffer, load<u32>(buffer, B_RECORD_TRIMS) + 1, B_RECORD_TRIMS);
+    bump(buffer, B_RECORD_TRIMS, 1);
   } else {
     let sum = xxh64(slotAddress(buffer, slot), BLOCK_BYTES, blockSeed(bufferFillSequence(buffer), slot, virtualBlock, birth));
     entryWrite(entry, kind, space, birth, virtualBlock, kind == ENTRY_MOVED ? sourceSlot : 0, sum);
     memory.copy(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES, entry, ENTRY_BYTES);
-    store<u32>(buffer, load<u32>(buffer, B_RECORD_DATA) + 1, B_RECORD_DATA);
+    bump(buffer, B_RECORD_DATA, 1);
   }
   store<u32>(buffer, index + 1, B_RECORD_ENTRIES);
 }
@@ -406,15 +406,13 @@ export function operationAppend(payload: u32, bytes: u32, at: u64): void {
 /** Takes the next segment for a stream: the head of its list, or (after a failure) any free one. False: none. */
 function segmentNext(stream: u32, anyFree: bool): bool {
   let list = nextLists + stream * LIST_STRIDE;
-  while (nextCount(stream)) {
-    let volume = volumeById(load<u16>(list));
-    let index = load<u32>(list, 4);
+  let left = nextCount(stream);
+  if (left) {
+    foundNextVolume = volumeById(load<u16>(list));
+    foundNextSegment = load<u32>(list, 4);
     nextFound = load<u64>(list, 8);
-    let left = nextCount(stream) - 1;
+    nextCountSet(stream, --left);
     memory.copy(list, list + LIST_BYTES, left * LIST_BYTES);
-    nextCountSet(stream, left);
-    foundNextVolume = volume;
-    foundNextSegment = index;
     return true;
   }
   if (!anyFree || !segmentTake(NEXT, 0)) return false;
@@ -439,7 +437,7 @@ export function segmentAdvance(stream: u32, anyFree: bool): bool {
   return true;
 }
 
-/** Writes the footer into the buffer; the segment takes no more records. `nextVolume` 0: no successor. */
+/** Writes the footer into the buffer; the segment takes no more records. */
 export function segmentSeal(stream: u32, nextVolume: u32, nextSegment: u32, nextFillSequence: u64): void {
   recordClose(stream);
   let buffer = openBuffer(stream);
@@ -477,9 +475,9 @@ export function footerBuild(
   store<u64>(footer, incarnation, F_INCARNATION);
   store<u64>(footer, durableSequence, F_DURABLE);
   store<u16>(footer, <u16>used, F_USED);
-  store<u16>(footer, nextVolume ? <u16>load<u32>(nextVolume, V_ID) : <u16>VOLUME_NONE, F_NEXT_VOLUME);
-  store<u32>(footer, nextVolume ? nextSegment : 0, F_NEXT_SEGMENT);
-  store<u64>(footer, nextVolume ? nextFillSequence : 0, F_NEXT_FILL);
+  store<u16>(footer, <u16>load<u32>(nextVolume, V_ID), F_NEXT_VOLUME);
+  store<u32>(footer, nextSegment, F_NEXT_SEGMENT);
+  store<u64>(footer, nextFillSequence, F_NEXT_FILL);
   store<u64>(footer, chain, F_LAST_HEADER);
   store<u64>(footer, load<u64>(segment, SEG_FIRST), F_FIRST);
   store<u64>(footer, load<u64>(segment, SEG_LAST), F_LAST);

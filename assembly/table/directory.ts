@@ -12,7 +12,7 @@
 import { allocateZeroed, free, resize } from '../std/allocator';
 import { COUNT_CHUNK_FREED, count } from '../std/counters';
 import { SPACE_LEAVES, SPACE_ROOT, SPACE_ROOT_CAPACITY } from './space';
-import { clear } from '../std/bytes';
+import { bump, clear } from '../std/bytes';
 
 const FAN_BITS: u32 = 10;
 const FAN: u32 = 1 << FAN_BITS;
@@ -78,13 +78,13 @@ export function slotMake(space: u32, leafIndex: u32): u32 {
 export function slotFill(space: u32, slot: u32, word: u32): void {
   store<u32>(slot, word);
   store<u32>(slotChunk, load<u32>(slotChunk) + 1);
-  store<u32>(space, load<u32>(space, SPACE_LEAVES) + 1, SPACE_LEAVES);
+  bump(space, SPACE_LEAVES, 1);
 }
 
 /** Empties a slot that has a leaf; the leaf itself is the caller's. Chunks and middles that empty go. */
 export function slotClear(space: u32, leafIndex: u32): void {
   store<u32>(slotFind(space, leafIndex), 0);
-  store<u32>(space, load<u32>(space, SPACE_LEAVES) - 1, SPACE_LEAVES);
+  bump(space, SPACE_LEAVES, -1);
   const chunk = slotChunk;
   const used = load<u32>(chunk) - 1;
   store<u32>(chunk, used);

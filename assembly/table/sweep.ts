@@ -1,6 +1,7 @@
 // Dropping what nobody can see any more, after pins went: history entries whose [birth, death) has no pin, and in a space
 // without a name (not CURRENT) also current entries, which count as [birth, infinity). Needs no memory: histories and
 // leaves only shrink, in place.
+import { bump } from '../std/bytes';
 import { COUNT_SWEEP_CURRENT, COUNT_SWEEP_HISTORY, count } from '../std/counters';
 import { LEAF_NONE, directoryFree, directoryNext, slotChunk, slotFind } from './directory';
 import { gateHas, recovering } from './gate';
@@ -46,7 +47,7 @@ function sweepCurrent(space: u32, slot: u32, sequence: u64): bool {
     dropped++;
     if (volume != VOLUME_HOLE) {
       liveRemove(volume, load<u32>(at), sequence);
-      store<u32>(space, load<u32>(space, SPACE_MAPPED) - 1, SPACE_MAPPED);
+      bump(space, SPACE_MAPPED, -1);
     }
     entryStore(at, VOLUME_ABSENT, 0, 0);
   }

@@ -16,8 +16,10 @@ import {
 } from '../log/volumes';
 import {
   B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, isStart, nextCount, openBuffer, recordRoom, segmentAdvance,
-  unflushedBytes,
+  unflushedBytes, nextLists,
 } from '../log/writer';
+import { LIST_STRIDE } from '../format/root';
+import { listHead } from './root';
 import { RECORD_DATA_MAX } from '../format/record';
 import { C_NO_SPACE, C_RESERVE_REACHED } from '../log/counting';
 import { collectFree } from './flush';
@@ -174,6 +176,8 @@ function recordAllowed(blocks: u32): u32 {
 function nextSegment(stream: u32): u32 {
   let left = nextCount(stream);
   if (!left && freeTotal <= checkpointFloor()) return FAILED;
+  // Only the root leads to a stream's first segment, a footer to all others.
+  if (!openBuffer(stream) && listHead(stream) != load<u64>(nextLists + stream * LIST_STRIDE, 8)) left = 0;
   if (left <= 1) wantRoot(true);
   if (!left) return WAIT;
   segmentAdvance(stream, false);

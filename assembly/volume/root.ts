@@ -219,6 +219,11 @@ function planFlushes(ticket: u32): void {
   }
 }
 
+/** Fill sequence of the first segment that the newest durable root lists for a stream; 0: none, or another root is under way. */
+export function listHead(stream: u32): u64 {
+  return rootOwner ? 0 : load<u64>(image + stream * LIST_STRIDE, O_LISTS + 8);
+}
+
 /** Commits a root with everything as it stands; one at a time. */
 export function rootRun(ticket: u32): u32 {
   let state = load<u32>(ticket, T_ROOT_STATE);

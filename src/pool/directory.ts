@@ -34,6 +34,7 @@ import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
 import { PoolLock } from './lock.ts';
+import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
 import { StoragePool } from './pool.ts';
@@ -60,7 +61,6 @@ export interface OpenPoolOptions extends PoolOptions {
 
 const CACHE_NAME = 'pool.json';
 const LOCK_NAME = 'lock';
-const VOLUME_NAME = /^volume-\d{4,5}-[0-9a-f]{8}\.varve$/;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** 65534 members of 100 bytes; what is larger is none of ours. */
 const CACHE_BYTES_MAX = 16 << 20;
@@ -174,7 +174,7 @@ export class DirectoryPool extends StoragePool {
     path: string | undefined,
     options: { readonly force?: boolean | undefined; readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
   ): Promise<void> {
-    const named = /^[0-9a-f]{8}-/.test(member) || VOLUME_NAME.test(member) ? member : resolve(member);
+    const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
     if (path === undefined) return this.replaceMember(volumeId, named, await this.makeMember(volumeId), options);
     const same = resolve(path) === named || resolve(this.path, named) === resolve(path);
     if (same) await this.faultMember(volumeId, named);
@@ -224,7 +224,7 @@ async function openGiven(
       if (signature !== null) throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
     }
     // One of the directory's own is kept by its name, as those that were made there.
-    const inside = VOLUME_NAME.test(basename(where)) && dirname(where) === place.path;
+    const inside = MEMBER_FILE.test(basename(where)) && dirname(where) === place.path;
     found.push({ device: place.fenced(device), path: inside ? basename(where) : where });
   }
   return found;
@@ -245,7 +245,7 @@ class DirectoryPlace implements PoolPlace {
   }
 
   async make(id: number, uuid: string, sizeBytes: number, prepare: (device: StorageDevice) => Promise<void>): Promise<FoundDevice> {
-    const name = `volume-${String(id).padStart(4, '0')}-${uuid.slice(0, 8)}.varve`;
+    const name = memberFileName(id, uuid);
     const device = await FileDevice.open(join(this.path, name), { create: 'exclusive', sizeBytes, noFollow: true });
     this.#made?.push(name);
     try {
@@ -264,12 +264,11 @@ class DirectoryPlace implements PoolPlace {
   }
 
   owns(path: string | null): boolean {
-    return path !== null && VOLUME_NAME.test(path);
+    return path !== null && MEMBER_FILE.test(path);
   }
 
   async remove(path: string, uuid: string): Promise<void> {
-    // The name says whose file it is, so a catalogue cannot have another member's deleted.
-    if (!this.owns(path) || !path.endsWith(`-${uuid.slice(0, 8)}.varve`)) {
+    if (!isFileOfMember(path, uuid)) {
       throw new VarveError('VARVE_INTERNAL', `deleting '${path}'`, { detail: `it is not the file of device ${uuid}` });
     }
     remove(join(this.path, path));
@@ -366,7 +365,7 @@ interface Candidate {
 function findMembers(directory: string, cache: Cache | undefined, named: readonly string[], notes: string[]): Candidate[] {
   const found = new Map<string, Candidate>();
   for (const name of readdirSync(directory)) {
-    if (VOLUME_NAME.test(name)) found.set(name, { path: name, location: join(directory, name), inside: true });
+    if (MEMBER_FILE.test(name)) found.set(name, { path: name, location: join(directory, name), inside: true });
   }
   for (const path of named) {
     const location = resolve(path);
@@ -374,7 +373,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
   }
   const trusted = cache !== undefined && cache.directoryInode === String(statSync(directory, { bigint: true }).ino);
   for (const path of cache?.paths ?? []) {
-    if (found.has(path) || VOLUME_NAME.test(path)) continue;
+    if (found.has(path) || MEMBER_FILE.test(path)) continue;
     if (!isAbsolute(path))
       notes.push(`${CACHE_NAME} names ${JSON.stringify(path)}, which is no storage volume of this directory; left alone`);
     else if (!trusted)
@@ -389,7 +388,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
 /** Does the directory hold a pool, as far as names can tell? */
 export function isPool(directory: string): boolean {
   try {
-    return readdirSync(directory).some((name) => name === CACHE_NAME || VOLUME_NAME.test(name));
+    return readdirSync(directory).some((name) => name === CACHE_NAME || MEMBER_FILE.test(name));
   } catch {
     return false;
   }

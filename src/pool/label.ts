@@ -7,6 +7,7 @@ import { CoreMemory, PAGE_BYTES } from '../core/memory.ts';
 
 interface FormatExports {
   readonly memory: WebAssembly.Memory;
+  exchange(): number;
   frameBuffer(bytes: number): number;
   labelLayout(fields: number): number;
   labelBackOffset(sizeBytes: number): number;
@@ -114,6 +115,8 @@ export class FormatCodec {
 
   private constructor(exports: FormatExports) {
     this.#exports = exports;
+    // Sets the core's heap up, which frameBuffer() takes for granted: without it buffers lie over the core's constants.
+    exports.exchange();
     this.#memory = new CoreMemory(exports.memory);
   }
 

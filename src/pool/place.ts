@@ -10,6 +10,15 @@ export interface FoundDevice {
   readonly path: string | null;
 }
 
+/** What the platform lets this origin keep. */
+export interface PoolQuota {
+  /** Everything that the origin keeps, not only the pool. */
+  readonly usageBytes: number;
+  readonly quotaBytes: number;
+  /** The platform does not take it away when it needs room. */
+  readonly persisted: boolean;
+}
+
 /** Where the pool's devices come from and go to. */
 export interface PoolPlace {
   /** The pool's own path, or null. */
@@ -28,6 +37,8 @@ export interface PoolPlace {
   onLost?: ((error: VarveError) => void) | undefined;
   /** The members have changed: a cache of their paths may be written. */
   remember?(pool: string, members: readonly MemberRecord[]): Promise<void>;
+  /** The bound that the platform sets, where it sets one. */
+  quota?(): Promise<PoolQuota>;
   /** Everything is closed. */
   release(): void | Promise<void>;
 }

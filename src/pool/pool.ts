@@ -298,6 +298,9 @@ export class StoragePool extends EventTarget {
     }
     if (this.sync && this.#keeper.catalogue.virtualVolumes.some((record) => this.#mayGrow(record))) {
       await this.#keeper.exclusive(() => this.#keeper.makeSpare());
+      // A log that was refused one does not ask again by itself; one that takes this spare at once leaves none for the next call.
+      for (const { log } of this.#logs.values()) log?.growthPossible();
+      await this.#keeper.exclusive(() => this.#keeper.makeSpare());
     }
   }
 

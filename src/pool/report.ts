@@ -8,6 +8,7 @@ import type { LogRecord, StorageVolumeState, VirtualVolumeRecord } from './catal
 import type { Keeper } from './keeper.ts';
 import { FRAME_HEADER_BYTES, LABEL_BYTES } from './label.ts';
 import { Member } from './member.ts';
+import type { PoolQuota } from './place.ts';
 import type { VolumePolicy } from './policy.ts';
 import { transcriptOf } from './transcript.ts';
 
@@ -25,6 +26,8 @@ export interface PoolStatus {
   readonly virtualVolumes: readonly VirtualVolumeStatus[];
   readonly requests: readonly never[];
   readonly notes: readonly string[];
+  /** In a browser: what the origin keeps and may keep, the bound of the pool's growth. */
+  readonly quota?: PoolQuota;
 }
 
 export interface StorageVolumeStatus {
@@ -117,6 +120,7 @@ export async function statusOf(keeper: Keeper, logs: Logs): Promise<PoolStatus> 
     virtualVolumes,
     requests: [],
     notes: keeper.notes,
+    ...(keeper.place.quota === undefined ? {} : { quota: await keeper.place.quota() }),
   };
 }
 

@@ -217,6 +217,8 @@ export class Loop {
   #growing = false;
   /** Handles of members that are being faulted. */
   readonly #faults = new Set<number>();
+  /** While an answer was on its way, somebody said that growth is possible: a *no* is of before. */
+  #askAgain = false;
   #volumesAdded = 0;
   #denied = 0;
   #deniedAt = -1;
@@ -346,6 +348,7 @@ export class Loop {
   growthPossible(): void {
     if (this.#dead) return;
     this.#denied = 0;
+    this.#askAgain = this.#growing;
     this.guarded('the log', () => this.#core.growthAllowed?.());
     this.progressed();
   }
@@ -836,8 +839,11 @@ export class Loop {
     const answer = (granted: boolean): void => {
       this.#growing = false;
       if (this.#dead) return;
+      const again = this.#askAgain;
+      this.#askAgain = false;
       try {
-        this.#volumeAnswer(want, granted && this.#volumesAdded > added);
+        if (granted || !again) this.#volumeAnswer(want, granted && this.#volumesAdded > added);
+        else this.#moved = true;
         this.#pump();
       } catch (trap) {
         this.#trapped(trap);

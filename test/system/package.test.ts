@@ -124,6 +124,7 @@ describe('the tarball', () => {
         'dist/core.wasm',
         'dist/index.js',
         'dist/node.js',
+        'dist/opfs.js',
         'dist/slim.js',
         'dist/testing.js',
         'docs/API.md',

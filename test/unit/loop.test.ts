@@ -495,6 +495,26 @@ describe('growth', () => {
     expect(growth).toHaveBeenCalledTimes(2);
   });
 
+  it('denied before it became possible is asked for again', async () => {
+    let asked = 0;
+    const { core, loop } = make(waiting, {
+      growth: async () => {
+        if (++asked === 1) {
+          await turns(2);
+          loop.growthPossible(); // while the no is on its way
+          return false;
+        }
+        core.volumeWanted = 0;
+        loop.progressed(true);
+        return true;
+      },
+    });
+    core.volumeWanted = 2;
+    await write(loop, bytes(16, 1));
+    expect(asked).toBe(2);
+    expect(core.growthsDenied).toBe(0);
+  });
+
   it('in a synchronous call takes only what is there', () => {
     const { core, loop } = make(waiting, {
       sync: true,

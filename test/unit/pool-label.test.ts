@@ -10,6 +10,16 @@ beforeAll(async () => {
 
 const request = (sizeBytes: number) => ({ pool: randomUuid(), device: randomUuid(), volume: 3, sizeBytes, generation: 7 });
 
+it('labels are right after a catalogue of any size was coded', async () => {
+  const codec = await FormatCodec.create();
+  const uuid = randomUuid();
+  for (const bytes of [1000, 5000, 20_000, 60_000]) {
+    codec.encodeFrame({ pool: uuid, generation: 1, nonce: uuid, previous: uuid, payload: new Uint8Array(bytes).fill(1) });
+    const { label } = codec.encodeLabels({ pool: uuid, device: uuid, volume: 7, generation: 3, segmentBlocks: 8, sizeBytes: 1 << 20 });
+    expect([label.volume, label.generation, label.segmentBlocks, label.sizeBytes]).toEqual([7, 3, 8, 1 << 20]);
+  }
+});
+
 describe('a label', () => {
   // The arithmetic by hand: D = 4096 + 2C + 8192, data area = size − 2D, segment = largest power of two ≤ 1024 that gives ≥ 32 segments, never under 8.
   it.each([

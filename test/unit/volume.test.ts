@@ -5,6 +5,7 @@ import { FaultDevice } from '../../src/device/wrap/fault.ts';
 import { VarveError } from '../../src/errors.ts';
 import type { DiffRun } from '../../src/volume/diff.ts';
 import { Log } from '../../src/volume/log.ts';
+import { nextTask } from '../../src/volume/turn.ts';
 import { VirtualVolume } from '../../src/volume/volume.ts';
 import { deviceConformance } from '../../src/testing/conformance.ts';
 import { createLog, KEY, openLog, pattern, POLICY, readBack, storageVolume, UUID } from './log-fixture.ts';
@@ -512,7 +513,7 @@ describe('a log', () => {
     await volume.write(0, bytes);
     await volume.flush();
     log.evacuateVolume(0);
-    for (let turn = 0; turn < 10_000 && log.volumeState(0) !== 'released'; turn++) await new Promise((resolve) => setImmediate(resolve));
+    for (let turn = 0; turn < 10_000 && log.volumeState(0) !== 'released'; turn++) await nextTask();
     expect(log.volumeState(0)).toBe('released');
     log.removeVolume(0);
     await devices[0]!.close();

@@ -1,0 +1,7 @@
+// `varve/opfs`: `varve`, and what stands on the origin private file system of a browser.
+export * from './index.ts';
+export { OpfsDevice, type AccessHandle, type OpfsDeviceOptions } from './device/opfs.ts';
+export { OpfsPool as StoragePool, type InitOpfsPoolOptions, type OpenOpfsPoolOptions } from './opfs/pool.ts';
+export { exportPool } from './opfs/archive.ts';
+export { connect, importPool, PoolClient, SnapshotClient, VolumeClient, type ConnectOptions } from './opfs/client.ts';
+export { serve } from './opfs/owner.ts';

@@ -1,0 +1,90 @@
+// A snapshot's state as a stream, and back into a volume of any pool: the archive of pool/archive.ts with one image in it.
+
+import type { StorageDevice } from '../device/device.ts';
+import { VarveError } from '../errors.ts';
+import { archiveStream, readArchive } from '../pool/archive.ts';
+
+/** A snapshot view of a volume, or of a client of one. */
+export interface SnapshotSource extends Pick<StorageDevice, 'sizeBytes' | 'read'> {
+  readonly name: string;
+  readonly createdAt: Date;
+}
+
+/** A volume, or a client of one. */
+export interface SnapshotTarget extends Pick<StorageDevice, 'sizeBytes' | 'read' | 'write'> {
+  discard(offset: number, length: number): Promise<void>;
+  resize(size: number): Promise<void>;
+  snapshot(name: string): Promise<void>;
+}
+
+const IMAGE_NAME = 'snapshot.img';
+const BLOCK_BYTES = 4096;
+
+/** The whole state of a snapshot as a tar archive: `snapshot.img` is the image, byte for byte. */
+export function exportSnapshot(view: SnapshotSource): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const about = { snapshot: view.name, createdAt: view.createdAt.toISOString() };
+  return archiveStream('snapshot', about, [
+    { name: IMAGE_NAME, sizeBytes: view.sizeBytes, read: (offset, into) => view.read(offset, into) },
+  ]);
+}
+
+/**
+ * Brings a volume to an exported state and takes a snapshot of it. Only blocks that differ are written; zeros become holes. When the archive is damaged or
+ * cut off, no snapshot is taken, and the volume is partly what it was and partly what came.
+ * @param name of the snapshot; left out: the one that was exported
+ * @returns the snapshot's name
+ * @throws VarveError VARVE_CORRUPT, VARVE_UNSUPPORTED, VARVE_EXISTS, VARVE_NO_SPACE
+ */
+export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume: SnapshotTarget, name?: string): Promise<string> {
+  const doing = 'importing a snapshot';
+  const head = await readArchive(stream, {
+    begin: async ({ kind, files }) => {
+      const [image] = files;
+      if (kind !== 'snapshot' || image === undefined || files.length !== 1) {
+        throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: `expected the archive of a snapshot, got that of a ${kind}` });
+      }
+      if (volume.sizeBytes !== image.sizeBytes) await volume.resize(image.sizeBytes);
+    },
+    file: () => {
+      let before = new Uint8Array(0);
+      return Promise.resolve({
+        write: async (offset, bytes) => {
+          if (before.length < bytes.length) before = new Uint8Array(bytes.length);
+          const present = before.subarray(0, bytes.length);
+          await volume.read(offset, present);
+          for (const { start, end, zero } of changedRuns(present, bytes)) {
+            if (zero) await volume.discard(offset + start, end - start);
+            else await volume.write(offset + start, bytes.subarray(start, end));
+          }
+        },
+        end: () => Promise.resolve(),
+      });
+    },
+  });
+  const told = head.about['snapshot'];
+  const snapshot = name ?? (typeof told === 'string' ? told : undefined);
+  if (snapshot === undefined) throw new VarveError('VARVE_CORRUPT', doing, { detail: 'the archive names no snapshot' });
+  await volume.snapshot(snapshot);
+  return snapshot;
+}
+
+interface Run {
+  readonly start: number;
+  readonly end: number;
+  readonly zero: boolean;
+}
+
+/** Blocks that differ, neighbours of one kind together. */
+function changedRuns(before: Uint8Array, after: Uint8Array): Run[] {
+  const runs: Run[] = [];
+  for (let start = 0; start < after.length; start += BLOCK_BYTES) {
+    const end = Math.min(start + BLOCK_BYTES, after.length);
+    const block = after.subarray(start, end);
+    if (block.every((byte, at) => byte === before[start + at])) continue;
+    const zero = block.every((byte) => byte === 0);
+    const last = runs.at(-1);
+    if (last !== undefined && last.end === start && last.zero === zero) runs[runs.length - 1] = { start: last.start, end, zero };
+    else runs.push({ start, end, zero });
+  }
+  return runs;
+}
