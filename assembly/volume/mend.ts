@@ -28,7 +28,7 @@ import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf }
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
   META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
-  V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes, redundant, rowAt, segmentOf, volumeAt, volumeById, volumeCount,
+  V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes, redundant, rowAt, segmentChanged, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
 import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
@@ -424,11 +424,11 @@ function footerMend(): void {
     }
     return;
   }
-  finding(ERROR_CORRUPT, KIND_FOOTER, load<u32>(volume, V_ID), first, 0, <f64>(blocks << BLOCK_SHIFT));
-  for (let at: u32 = 0; at < blocks; at++) {
-    footerBlock(at, 0);
-    store<u32>(rowMasks() + footerRow * 8, 0, 4);
-  }
+  // Torn by a crash, with a member that went before it could be made whole: what it says is known from elsewhere, and the headers say the same.
+  finding(0, KIND_FOOTER, load<u32>(volume, V_ID), first, 0, <f64>(blocks << BLOCK_SHIFT));
+  let segment = segmentOf(volume, index);
+  store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_HAS_FOOTER), SEG_FLAGS);
+  segmentChanged(volume, index);
 }
 
 /** Writes of what differs, neighbours joined. */
