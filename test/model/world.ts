@@ -713,6 +713,9 @@ class World {
 
   // ---- members ----
 
+  /** Members that went away so far; they may be back again. */
+  #losses = 0;
+
   #members(step: Step): void {
     const driver = this.#driver as Driver;
     const place = this.#assigned[step.a % this.#assigned.length] as Place;
@@ -724,6 +727,7 @@ class World {
       if (this.#setup.trouble === 'rot') this.#settle(); // alone, so that all of it is on the devices
       const rotten = [...this.#memberOf.values()].filter((other) => other.rotten && !other.gone && other.state === 'online');
       const clean = rotten.length === 0 && !this.#hurt();
+      const losses = this.#losses;
       this.#go(
         driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0),
         { ...step, wait: step.wait || this.#setup.trouble === 'rot' },
@@ -732,7 +736,8 @@ class World {
           const found = this.#findings();
           this.#event(report ? 'scrub that reports' : 'scrub');
           if (found.damage) throw new Violation(`scrub cannot mend ${found.damage}`);
-          if (found.healed && clean && !this.#hurt()) throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
+          if (found.healed && clean && losses === this.#losses && !this.#hurt())
+            throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
           if (found.healed) this.#event('scrub mended');
           if (!report) for (const other of rotten) if (other.state === 'online' && !other.gone) other.rotten = false;
         },
@@ -743,6 +748,7 @@ class World {
     if (step.op === 'lose') {
       if (member.gone || member.goesIn >= 0 || !this.#bears(place.device, [member])) return;
       member.goesIn = step.count;
+      this.#losses++;
       return;
     }
     if (step.op === 'rot') {
@@ -794,12 +800,14 @@ class World {
   /** A member that was rebuilt is what it should be: a scrub finds nothing. */
   #rebuiltWell(volume: number): void {
     const driver = this.#driver as Driver;
+    const losses = this.#losses;
     const ticket = driver.submit(KIND.SCRUB, volume, 1);
     this.#go(ticket, { ...QUIET, wait: false }, (ended) => {
       if (ended.state !== 'done') return this.#tolerate('scrub', ended, [], true);
       const found = this.#findings();
       if (found.damage) throw new Violation(`scrub after a rebuild cannot mend ${found.damage}`);
-      if (found.healed && !this.#hurt()) throw new Violation(`P4: a member was rebuilt, and is not what it should be: ${found.healed}`);
+      if (found.healed && losses === this.#losses && !this.#hurt())
+        throw new Violation(`P4: a member was rebuilt, and is not what it should be: ${found.healed}`);
       this.#event('rebuilt well');
     });
   }
