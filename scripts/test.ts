@@ -4,7 +4,8 @@
 //   npm test
 //   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
 //   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
-//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, browsers, proofs
+//   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, proofs
+//   npm run test:browsers                    builds, and runs the tests in Chromium, Firefox and WebKitGTK, which npm test leaves out
 //
 // Whole counts (100,000 seeds, every plant, 200 kills, every flip) are `npm run soak`. Docs: docs/TESTING.md.
 import { spawn, spawnSync } from 'node:child_process';
@@ -18,7 +19,9 @@ import { ENGINES, installNode20, type Engine } from '../test/runtimes/engines.ts
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BIN = join(ROOT, 'node_modules', '.bin');
 const REPORT = join(ROOT, 'build', 'vitest.json');
-const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'browsers', 'proofs'] as const;
+const PARTS = ['build', 'lint', 'vitest', 'runtimes', 'proofs', 'browsers'] as const;
+/** Without the browsers, which are 215 MB of Debian packages and five minutes: `npm run test:browsers`. */
+const USUAL_PARTS = PARTS.filter((part) => part !== 'browsers');
 
 /** What runs under every runtime, and not only under the Node that runs the rest. */
 const RUNTIME_SUITES = [
@@ -49,12 +52,14 @@ const PROGRAMS: readonly (readonly [string, string])[] = [
   ['debugfs', 'e2fsprogs'],
   ['e2fsck', 'e2fsprogs'],
   ['python3', 'python3'],
+];
+
+const BROWSERS: readonly (readonly [string, string])[] = [
   ['chromium', 'chromium'],
   ['firefox-esr', 'firefox-esr'],
   ['Xvfb', 'xvfb'],
   ['WebKitWebDriver', 'webkit2gtk-driver'],
 ];
-
 /** Older ones speak another protocol than the tests' drivers (test/browser). */
 const FIREFOX_MIN = 153;
 
@@ -62,7 +67,7 @@ const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '1200' },
     first: { type: 'string', default: '0' },
-    only: { type: 'string', multiple: true, default: [...PARTS] },
+    only: { type: 'string', multiple: true, default: [...USUAL_PARTS] },
   },
 });
 const environment = {
@@ -105,7 +110,8 @@ function bring(): void {
     const { stdout } = spawnSync('firefox-esr', ['--version'], { env: { ...environment, HOME: ROOT }, encoding: 'utf8' });
     return Number(/ (\d+)\./.exec(stdout ?? '')?.[1] ?? 0);
   };
-  const missing = PROGRAMS.filter(([program]) => !has(program) || (program === 'firefox-esr' && firefoxVersion() < FIREFOX_MIN));
+  const programs = values.only.includes('browsers') ? [...PROGRAMS, ...BROWSERS] : PROGRAMS;
+  const missing = programs.filter(([program]) => !has(program) || (program === 'firefox-esr' && firefoxVersion() < FIREFOX_MIN));
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map(([, name]) => name))];
   console.log(`——— ${missing.map(([program]) => program).join(', ')} missing or too old: installing ${packages.join(', ')}`);

@@ -34,7 +34,7 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushFailedNote, mode } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushLost, logFlushEnds, mode, rootFlushEnds } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
@@ -298,7 +298,11 @@ export function planCount(index: u32): u32 { return load<u32>(ticketPointer(inde
 export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
-  if (outcome && planOperation(ticket, command) == FLUSH && !canBeFaulted(ticket, command)) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
+  if (planOperation(ticket, command) != FLUSH) return;
+  let failed = outcome != 0 && !canBeFaulted(ticket, command);
+  if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(failed);
+  else if (flushOwner == ticket) logFlushEnds(failed);
+  else if (failed) flushLost();
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }

@@ -21,14 +21,13 @@ import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_
 import { liveCount } from '../table/index';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
-  V_MEMBERS, V_READABLE, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, CHECK_PAGE, blockOf, handleOf, offsetOf, planBlocks, planChecked, segmentOf, segmentPin,
-  volumeAt, volumeById, volumeCount,
+  V_READABLE, V_SEGMENT_COUNT, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
 import { owner as mendOwner } from './mend';
 import { checkpointHold, checkpointOwner } from './checkpoint';
-import { generation, openedRoot, rootHold, rootHome, rootOwner } from './root';
+import { generation, openedRoot, rootHold, rootHome, rootOwner, planRootReads, rootOffset } from './root';
 import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
 import { SCAN_FAILED, scanEnd, scanFree, scanIsHeaders, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';
@@ -112,10 +111,10 @@ export function checkStep(ticket: u32): u32 {
       for (let index: u32 = 0; index < load<u32>(ticket, T_PLAN_COUNT); index++) {
         let volume = volumeById(planDevice(ticket, index) / MEMBER_COUNT_MAX);
         let copy = index & 3;
-        let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-        // A volume that came to hold roots lately has one of them, or none yet. And after a crash the slot that is not the newest may be torn:
-        // the open for writing that follows writes it anew.
-        let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 1;
+        let offset = rootOffset(volume, copy);
+        // A volume that came to hold roots lately has one of them, or none yet. And after a crash any copy may be torn, or missing on such a volume:
+        // the open for writing that follows writes them anew.
+        let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 2;
         if (mode == MODE_WRITE) missing = failedReadOnly ? 2 : load<u32>(volume, V_FRESH_HOME) & 3;
         let kind = rootVerify(load<u32>(ticket, T_D) + index * BLOCK_BYTES, logIdentity);
         let excused = missing == 2 || (missing == 1 && (copy & 1) != (<u32>generation & 1));
@@ -196,17 +195,6 @@ export function checkStep(ticket: u32): u32 {
       store<u32>(ticket, 6, T_STATE);
       continue;
     }
-    }
-  }
-}
-
-/** Reads all root copies of a volume: front A and B, back A and B of each readable member, one after the other behind `area`. */
-export function planRootReads(ticket: u32, volume: u32, area: u32): void {
-  for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-    if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
-    for (let copy: u32 = 0; copy < 4; copy++) {
-      let offset = load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
-      planAdd(ticket, READ, handleOf(volume) + member, offset, area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
     }
   }
 }

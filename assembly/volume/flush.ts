@@ -36,7 +36,7 @@ import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
-import { checkpointLostSet, compactedFlushed, deviceFlushFailed, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
+import { checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
 
 export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
@@ -112,6 +112,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
         continue;
       }
       planFlushes(ticket);
+      logFlushesSet(planCountOf(ticket));
       store<u32>(ticket, 4, T_FLUSH_STATE);
       if (planCountOf(ticket)) return PLAN;
       continue;
@@ -123,14 +124,12 @@ export function flushRun(ticket: u32, everything: bool): u32 {
           planClear(ticket);
           continue;
         }
-        for (let i: u32 = 0; i < planCountOf(ticket); i++) {
-          let volume = volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX);
-          store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, false, planDevice(ticket, i)), V_DIRTY);
-        }
+        markWritten(ticket);
         let status = flushFailed(ticket, load<u32>(ticket, T_RESULT));
         if (status != DONE) return status;
         continue;
       }
+      if (rootFlushes) return WAIT; // one that failed may be told after one that came later and succeeded
       if (deviceFlushFailed) {
         let status = flushFailed(ticket, RESULT_IO);
         if (status != DONE) return status;

@@ -33,10 +33,10 @@ import {
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
 import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
 import { checkpointHold, checkpointOwner } from './checkpoint';
-import { checking, finding, findingsBegin, findingsMany, planRootReads } from './check';
+import { checking, finding, findingsBegin, findingsMany } from './check';
 import { flushRun } from './flush';
 import { tailNext, tailSegment, tailSlot, tailVolume } from './replay';
-import { rootHold, rootHome, rootOwner, rootRun } from './root';
+import { rootHold, rootHome, rootOwner, rootRun, planRootReads } from './root';
 import { healOwner, healOwnerSet, healedCount, lossAt, same } from './striped';
 import { SCAN_FAILED, scanPlan, scanRoom, scanTake } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';

@@ -48,9 +48,23 @@ export function rootLostSet(value: bool): void { rootLost = value; }
 /** Of a root's flush: the log must give its unflushed range up. */
 export let deviceFlushFailed: bool = false;
 export function deviceFlushFailedSet(value: bool): void { deviceFlushFailed = value; }
-export function flushFailedNote(ofRoot: bool): void {
-  if (ofRoot) deviceFlushFailed = true;
-  else rootLost = true;
+/** Flushes of either that are under way, told neither good nor bad. */
+export let logFlushes: u32 = 0;
+export let rootFlushes: u32 = 0;
+export function logFlushesSet(count: u32): void { logFlushes = count; }
+export function rootFlushesSet(count: u32): void { rootFlushes = count; }
+export function rootFlushEnds(failed: bool): void {
+  rootFlushes--;
+  if (failed) deviceFlushFailed = true;
+}
+/** A flush of neither failed, or one of either that was thought to be a member's own: what both wrote may be gone. */
+export function flushLost(): void {
+  deviceFlushFailed = true;
+  rootLost = true;
+}
+export function logFlushEnds(failed: bool): void {
+  logFlushes--;
+  if (failed) rootLost = true;
 }
 
 /** Kinds of tickets under way, as bits. */

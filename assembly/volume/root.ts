@@ -8,7 +8,7 @@
 
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
+import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
@@ -18,14 +18,14 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
+  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_READABLE, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
-import { failReadOnly, failedReadOnly, replaySet, rootLost, rootLostSet } from './mode';
+import { failReadOnly, failedReadOnly, logFlushes, replaySet, rootFlushesSet, rootLost, rootLostSet } from './mode';
 import { clear } from '../std/bytes';
 import { allocateBlocks } from '../std/allocator';
 
@@ -197,12 +197,27 @@ function build(): void {
   rootSeal(image);
 }
 
+/** Byte offset of a root copy on the members of its volume: 0 and 1 in front (slots A, B), 2 and 3 at the back. */
+export function rootOffset(volume: u32, copy: u32): f64 {
+  return load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
+}
+
+/** Reads the four root copies on each readable member of a volume, behind what the plan reads already, one after the other from `area` on. */
+export function planRootReads(ticket: u32, volume: u32, area: u32): void {
+  for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+    if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+    for (let copy: u32 = 0; copy < 4; copy++) {
+      planAdd(ticket, READ, handleOf(volume) + member, rootOffset(volume, copy), area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+    }
+  }
+}
+
 function planCopies(ticket: u32, back: bool): void {
   planClear(ticket);
   for (let home: u32 = 0; home < 2; home++) {
     let volume = rootHome(home);
     if (!volume) continue;
-    let offset = load<f64>(volume + <u32>(back ? V_ROOT_BACK : V_ROOT_FRONT)) + <f64>((<u32>generation & 1) * BLOCK_BYTES);
+    let offset = rootOffset(volume, (back ? 2 : 0) + (<u32>generation & 1));
     for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
       if (!(load<u32>(volume, V_WRITABLE) & (1 << member))) continue;
       planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
@@ -238,6 +253,7 @@ export function rootRun(ticket: u32): u32 {
     return PLAN;
   }
   let flushing = state == 2 || state == 4;
+  if (flushing && logFlushes && !load<u32>(ticket, T_RESULT)) return WAIT;
   if (load<u32>(ticket, T_RESULT) || (flushing && rootLost)) {
     if (attempts++ < 2) {
       generation++; // the same slot again: the other one holds the newest root that is known good
@@ -253,6 +269,7 @@ export function rootRun(ticket: u32): u32 {
   }
   if (state == 1 || state == 3) {
     planFlushes(ticket);
+    rootFlushesSet(load<u32>(ticket, T_PLAN_COUNT));
     store<u32>(ticket, state + 1, T_ROOT_STATE);
     return PLAN;
   }

@@ -31,7 +31,7 @@ import {
   handleOf, redundant, rowAt, rowOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
-import { MODE_WRITE, failedReadOnly, flushFailedNote, mode } from './mode';
+import { MODE_WRITE, failedReadOnly, flushLost, mode } from './mode';
 
 /** Reads rows of all readable members: member m's part lies m times the length behind the address. Marked, for this file alone. */
 const ROWS: u32 = 8;
@@ -328,7 +328,7 @@ function judge(ticket: u32): bool {
     if (operation == FLUSH && canBeFaulted(ticket, i)) lost = true;
   }
   if (waits) return false;
-  if (lost) flushFailedNote(load<u32>(ticket, T_ROOT_STATE) != 0);
+  if (lost) flushLost();
   store<u32>(ticket, worst, T_RESULT);
   return true;
 }
