@@ -497,6 +497,10 @@ export function scrubStep(ticket: u32): u32 {
       // What was planned before the member was written to is behind this; pages hold still until they are done with.
       let status = flushRun(ticket, true);
       if (status != DONE) return status;
+      store<u32>(ticket, 8, T_STATE);
+      planClear(ticket);
+      return PLAN; // who waits for the flush to end hears of it, before this waits for a checkpoint that does
+    } else if (state == 8) {
       if (checkpointOwner) return WAIT;
       checkpointHold(ticket);
       store<u32>(ticket, 2, T_STATE);
