@@ -35,7 +35,7 @@ import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/c
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { checking, finding, findingsBegin, findingsMany } from './check';
 import { flushRun } from './flush';
-import { tailNext, tailSegment, tailSlot, tailVolume } from './replay';
+import { tailFooterGone, tailNext, tailSegment, tailSlot, tailVolume } from './replay';
 import { rootHold, rootHome, rootOwner, rootRun, planRootReads } from './root';
 import { healOwner, healOwnerSet, healedCount, lossAt, same } from './striped';
 import { SCAN_FAILED, scanPlan, scanRoom, scanTake } from './sums';
@@ -646,6 +646,7 @@ export function tailRun(ticket: u32): u32 {
     } else if (tailState == 1) {
       let status = segmentRun(ticket, tailSlot);
       if (status != DONE) return status;
+      if (!(load<u8>(segmentOf(tailVolume, tailSegment), SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) tailFooterGone();
       owner = 0;
       tailState = 0;
     } else if (tailState == 2) {

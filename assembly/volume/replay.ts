@@ -880,6 +880,11 @@ export function tailNext(): bool {
   return false;
 }
 
+/** The footer of the segment at hand cannot be had any more: it gets another one, from its headers. */
+export function tailFooterGone(): void {
+  store<u32>(walkAt(tailStream, tailAt - 1), 2, W_MODE);
+}
+
 let mendStream: u32 = 0;
 let mendItem: u32 = 0;
 let mendState: u32 = 0;
