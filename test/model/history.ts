@@ -118,7 +118,7 @@ const THEMES: readonly { readonly name: string; readonly weight: number; readonl
   { name: 'crashes', weight: 3, ops: { crash: 14, flush: 14, snapshot: 4 } },
   { name: 'space', weight: 2, ops: { evacuate: 4, grow: 4, compact: 6, write: 70, trim: 12, deleteSnapshot: 6 } },
   { name: 'fragments', weight: 1, ops: { write: 110, trim: 8, snapshot: 2 } }, // single blocks all over small sources
-  { name: 'checkpoints', weight: 1, ops: { checkpoint: 12, crash: 8, flush: 12, trim: 10 } },
+  { name: 'checkpoints', weight: 1, ops: { checkpoint: 14, crash: 9, flush: 10, trim: 10, snapshot: 9, deleteSnapshot: 5 } },
 ];
 
 const USUAL: Readonly<Record<Op, number>> = {
@@ -162,7 +162,8 @@ export function makeHistory(seed: number): History {
   const made = makeSetup(random, trouble, theme.name);
   // Leaves with so much history that the image of one does not fit into a page: many snapshots of one source, and room for them.
   const heaped = theme.name === 'snapshots' && made.leafBlocks === 256;
-  const setup = heaped ? { ...made, segments: made.segments.map((count) => 2 * count), snapshotsMax: made.snapshotsMax + 8 } : made;
+  const slow = theme.name === 'checkpoints' ? { ...made, eagerness: Math.min(made.eagerness, 0.3) } : made;
+  const setup = heaped ? { ...made, segments: made.segments.map((count) => 2 * count), snapshotsMax: made.snapshotsMax + 8 } : slow;
   const weights = OPS.map((op) => theme.ops[op] ?? USUAL[op]);
   if (trouble === 'failing') {
     weights[OPS.indexOf('fault')] = 6;
@@ -176,9 +177,12 @@ export function makeHistory(seed: number): History {
   }
   // Addresses: anywhere, round and round, or mostly in one place. Round and round meets the same slot of a segment again and again.
   const single = theme.name === 'fragments';
-  const pattern = single ? 'uniform' : random.pick(['uniform', 'round', 'hot', 'mixed'] as const);
+  const picked = random.pick(['uniform', 'round', 'hot', 'mixed'] as const);
+  // The same few blocks, again and again while a checkpoint images their leaves.
+  const busy = theme.name === 'checkpoints';
+  const pattern = single ? 'uniform' : busy ? 'hot' : picked;
   const cursors = setup.sources.map(() => 0);
-  const alone = random.chance(0.4); // one client, one call at a time
+  const alone = random.chance(0.4) && !busy; // one client, one call at a time
   const deep = theme.name === 'snapshots'; // much history under each block
   const large = random.chance(deep ? 0.6 : 0.3) && !single;
   const aligned = random.chance(0.7) || single;

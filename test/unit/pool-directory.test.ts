@@ -1,4 +1,4 @@
-import fs, {
+import {
   closeSync,
   existsSync,
   mkdirSync,
@@ -16,7 +16,6 @@ import fs, {
   cpSync,
 } from 'node:fs';
 import { execFileSync } from 'node:child_process';
-import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -61,45 +60,6 @@ describe('a pool directory', () => {
     await expect(StoragePool.init(path, { volumeSize: 1000 })).rejects.toThrow(RangeError);
     await expect(StoragePool.init(path, { devices: [join(root, 'nothing')] })).rejects.toThrow(code('VARVE_NOT_FOUND'));
     expect(existsSync(path)).toBe(false);
-  });
-
-  it('leaves no file behind that could not be made as large as it was to be', async () => {
-    const path = fresh();
-    mkdirSync(path);
-    const { ftruncateSync } = fs;
-    fs.ftruncateSync = () => {
-      throw Object.assign(new Error('file too large'), { code: 'EFBIG' });
-    };
-    syncBuiltinESMExports();
-    try {
-      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
-      expect(volumeFiles(path)).toEqual([]);
-    } finally {
-      fs.ftruncateSync = ftruncateSync;
-      syncBuiltinESMExports();
-    }
-    await made(path);
-  });
-
-  it('takes nothing away from a pool that another process makes at the same time', async () => {
-    const path = fresh();
-    mkdirSync(path);
-    // The other one is done just before the lock can be had.
-    const programs = fresh();
-    mkdirSync(programs);
-    writeFileSync(join(programs, 'flock'), `#!/bin/sh\necho theirs > '${join(path, 'pool.json')}'\nPATH="$WITHOUT" exec flock "$@"\n`, {
-      mode: 0o755,
-    });
-    const { PATH } = process.env;
-    process.env['WITHOUT'] = PATH;
-    process.env['PATH'] = `${programs}:${PATH}`;
-    try {
-      await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
-    } finally {
-      process.env['PATH'] = PATH;
-      delete process.env['WITHOUT'];
-    }
-    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
   });
 
   it('deletes the files of a volume that is deleted', async () => {

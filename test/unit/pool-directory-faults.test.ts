@@ -1,0 +1,62 @@
+// A pool directory when the system does something rare at the wrong moment. The tests put a function of node:fs, or a program on the PATH, in the place of the
+// real one; Deno lets neither be replaced, so these run under Node alone.
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { StoragePool } from '../../src/node.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'varve-pool-'));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+let count = 0;
+const fresh = (): string => join(root, `p${count++}`);
+const code = (wanted: string) => expect.objectContaining({ code: wanted });
+const volumeFiles = (path: string): string[] => readdirSync(path).filter((name) => name.endsWith('.varve'));
+
+async function made(path: string): Promise<void> {
+  const pool = await StoragePool.init(path, { volumeSize: '16MiB' });
+  await pool.createVolume('v', { size: '4MiB' });
+  await pool.close();
+}
+
+describe('a pool directory', () => {
+  it('leaves no file behind that could not be made as large as it was to be', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    const { ftruncateSync } = fs;
+    fs.ftruncateSync = () => {
+      throw Object.assign(new Error('file too large'), { code: 'EFBIG' });
+    };
+    syncBuiltinESMExports();
+    try {
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
+      expect(volumeFiles(path)).toEqual([]);
+    } finally {
+      fs.ftruncateSync = ftruncateSync;
+      syncBuiltinESMExports();
+    }
+    await made(path);
+  });
+
+  it('takes nothing away from a pool that another process makes at the same time', async () => {
+    const path = fresh();
+    mkdirSync(path);
+    // The other one is done just before the lock can be had.
+    const programs = fresh();
+    mkdirSync(programs);
+    writeFileSync(join(programs, 'flock'), `#!/bin/sh\necho theirs > '${join(path, 'pool.json')}'\nPATH="$WITHOUT" exec flock "$@"\n`, {
+      mode: 0o755,
+    });
+    const { PATH } = process.env;
+    process.env['WITHOUT'] = PATH;
+    process.env['PATH'] = `${programs}:${PATH}`;
+    try {
+      await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
+    } finally {
+      process.env['PATH'] = PATH;
+      delete process.env['WITHOUT'];
+    }
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
+  });
+});
