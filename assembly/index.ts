@@ -1,7 +1,8 @@
-// The ABI: what the host calls. Re-exports only, so a change here is a change of the interface.
+// The ABI: what the host calls. Re-exports only, so a change here is a change of the interface. This is the core without storage volumes of several
+// members; raid.ts is the whole one.
 
 export {
-  exchange, configure, volumeAdd, memberSet, faultWanted, volumeTolerates, scrubCancel, volumeEvacuate, volumeState, volumeRemove, wantsVolume, canGiveVolume, policySet, growthDenied,
+  exchange, configure, volumeAdd, volumeEvacuate, volumeState, volumeRemove, wantsVolume, canGiveVolume, policySet, growthDenied,
   growthAllowed, submit, step, planPointer, planCount, complete, ticketResult, failure, failureVolume, failureBlock, memoryDenied, memoryNeeded,
   backgroundWanted, sourceCount, sourceGet, snapshotCount, snapshotGet, currentEpoch, figure, volumeFigure, counter, problemTake, plant,
   diffBegin, diffNext, diffBlock, diffCount, diffKind,

@@ -98,10 +98,12 @@ export function ticketPointer(index: u32): u32 {
 export function ticketClose(index: u32): void {
   let ticket = ticketPointer(index);
   free(load<u32>(ticket, T_PLAN));
-  free(load<u32>(ticket, T_ASIDE));
-  free(load<u32>(ticket, T_JOBS));
-  free(load<u32>(ticket, T_SCRATCH));
-  free(load<u32>(ticket, T_ROWS));
+  if (RAID) {
+    free(load<u32>(ticket, T_ASIDE));
+    free(load<u32>(ticket, T_JOBS));
+    free(load<u32>(ticket, T_SCRATCH));
+    free(load<u32>(ticket, T_ROWS));
+  }
   free(ticket);
   store<u32>(slots + (index << 2), 0);
   slotHint = index;
@@ -111,7 +113,7 @@ export function ticketClose(index: u32): void {
 export function planClear(ticket: u32): void {
   store<u32>(ticket, 0, T_PLAN_COUNT);
   store<u32>(ticket, 0, T_RESULT);
-  store<u32>(ticket, 0, T_MARKED);
+  if (RAID) store<u32>(ticket, 0, T_MARKED);
 }
 
 export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, address: u32, length: u32): void {

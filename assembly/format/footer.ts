@@ -71,9 +71,9 @@ export function footerVerify(footer: u32, blocks: u32, volume: u32, block: u32, 
     if (kind == SLOT_HEADER) {
       if (left) return false;
       left = load<u16>(entry, 2);
-      padding = (load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING) != 0;
-      if (left > RECORD_DATA_MAX && !padding) return false;
-    } else if (padding) {
+      if (RAID) padding = (load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING) != 0;
+      if (left > RECORD_DATA_MAX && (!RAID || !padding)) return false;
+    } else if (RAID && padding) {
       if (kind != 0 || left == 0) return false;
       left--;
     } else {

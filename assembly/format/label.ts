@@ -30,7 +30,7 @@
 // a label whose offsets do not follow is refused.
 
 import { xxh64 } from '../std/checksum';
-import { columnsOf, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
+import { columnsOf, LEVEL_SINGLE, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
 import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
 import { clear } from '../std/bytes';
@@ -158,7 +158,7 @@ export function labelBackOffset(sizeBytes: f64): f64 {
  * Lays out a member whose size, level, member count and strip are in `fields`: rounds the size down to blocks and fills in the catalogue slot and the
  * segments. On `single` the segment is the largest power of two of blocks, from 8 to 1024, that gives at least 32 segments; on the others the largest
  * number of whole stripes that does and is at most 1024 blocks, but never less than 8 stripes. One that is there already is kept (tests).
- * FORMAT_BOUNDS when the device is too small, FORMAT_FIELDS when the level cannot be like that.
+ * FORMAT_BOUNDS when the device is too small, FORMAT_FIELDS when the level cannot be like that, FORMAT_FEATURES when this build knows `single` only.
  */
 export function labelLayout(fields: u32): u32 {
   const f = <usize>fields;
@@ -169,14 +169,15 @@ export function labelLayout(fields: u32): u32 {
   const level = <u32>field(f, FIELD_LEVEL) - 1;
   const members = <u32>field(f, FIELD_MEMBERS);
   const strip = <u32>field(f, FIELD_STRIP);
-  if (!geometryFits(level, members, strip)) return FORMAT_FIELDS;
-  const stripe = level ? columnsOf(level, members) * strip : 1;
-  let blocks = level ? ((size - 2 * area) / BLOCK_BYTES / strip) * stripe : (size - 2 * area) / BLOCK_BYTES;
+  if (!RAID && level != LEVEL_SINGLE) return FORMAT_FEATURES;
+  if (RAID && !geometryFits(level, members, strip)) return FORMAT_FIELDS;
+  const stripe = RAID && level ? columnsOf(level, members) * strip : 1;
+  let blocks = RAID && level ? ((size - 2 * area) / BLOCK_BYTES / strip) * stripe : (size - 2 * area) / BLOCK_BYTES;
   if (blocks > 0xffffffff) blocks = 0xffffffff; // a block number has 32 bits: 16 TiB are used of a larger device
   let segmentBlocks = <u32>field(f, FIELD_SEGMENT_BLOCKS);
   if (segmentBlocks == 0) {
     segmentBlocks = SEGMENT_BLOCKS_MAX;
-    if (level) {
+    if (RAID && level) {
       const most = min<u64>(segmentBlocks / stripe, blocks / stripe / 32);
       segmentBlocks = stripe * max<u32>(<u32>most, SEGMENT_STRIPES_MIN);
     } else while (segmentBlocks > SEGMENT_BLOCKS_MIN && blocks / segmentBlocks < 32) segmentBlocks >>= 1;
@@ -264,12 +265,13 @@ export function labelDecode(from: u32, fields: u32): u32 {
   const size = load<u64>(label + OFFSET_SIZE);
   const generation = load<u64>(label + OFFSET_GENERATION);
   if (volume > VOLUME_MAX) return FORMAT_FIELDS;
-  if (member >= members || !geometryFits(level - 1, members, strip)) return FORMAT_FIELDS;
+  if (!RAID && level > 1) return FORMAT_FEATURES;
+  if (member >= members || (RAID ? !geometryFits(level - 1, members, strip) : level == 0 || members != 1 || strip > 1)) return FORMAT_FIELDS;
   if (side != 1 && side != 2) return FORMAT_FIELDS;
-  const wide = columnsOf(level - 1, members);
-  const most = max<u32>(SEGMENT_BLOCKS_MAX, SEGMENT_STRIPES_MIN * wide * strip);
+  const wide = RAID ? columnsOf(level - 1, members) : 1;
+  const most = RAID ? max<u32>(SEGMENT_BLOCKS_MAX, SEGMENT_STRIPES_MIN * wide * strip) : SEGMENT_BLOCKS_MAX;
   if (segmentBlocks < SEGMENT_BLOCKS_MIN || segmentBlocks > most || segmentCount == 0) return FORMAT_FIELDS;
-  if (level > 1 && segmentBlocks % (wide * strip) != 0) return FORMAT_FIELDS;
+  if (RAID && level > 1 && segmentBlocks % (wide * strip) != 0) return FORMAT_FIELDS;
   if (slot < SLOT_BYTES_MIN || slot > SLOT_BYTES_MAX || slot % 4096 != 0) return FORMAT_FIELDS;
   if (size > EXACT_MAX || size % BLOCK_BYTES != 0 || generation > EXACT_MAX) return FORMAT_FIELDS;
   const blocks = <u64>segmentBlocks * segmentCount;

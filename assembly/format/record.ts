@@ -94,8 +94,8 @@ export function recordVerify(header: u32, volume: u32, block: u32, slot: u32, sl
   let kind = <u32>load<u8>(header, R_KIND);
   let entries = <u32>load<u16>(header, R_ENTRIES);
   let data = <u32>load<u16>(header, R_DATA);
-  if (kind < RECORD_DATA || kind > RECORD_PADDING || 1 + data > slotsLeft) return false;
-  if (entries > RECORD_ENTRIES_MAX || (kind != RECORD_PADDING && (data > entries || data > RECORD_DATA_MAX))) return false;
+  if (kind < RECORD_DATA || kind > (RAID ? RECORD_PADDING : RECORD_OPERATION) || 1 + data > slotsLeft) return false;
+  if (entries > RECORD_ENTRIES_MAX || ((!RAID || kind != RECORD_PADDING) && (data > entries || data > RECORD_DATA_MAX))) return false;
   if (load<u32>(header, R_SLOT) != slot) return false;
   if (load<u64>(header, R_FILL) != fillSequence && !(PLANTS && planted == PLANT_SKIP_FILL_CHECK)) return false;
   if (load<u32>(header, R_PAYLOAD) > RECORD_PAYLOAD_MAX) return false;
@@ -106,7 +106,7 @@ export function recordVerify(header: u32, volume: u32, block: u32, slot: u32, sl
   // Sealed by us, and still checked: a header with our key may come from a faulty writer or a fuzzer.
   if (kind == RECORD_OPERATION) return entries == 0 && data == 0;
   if (load<u32>(header, R_PAYLOAD) != 0) return false;
-  if (kind == RECORD_PADDING) return entries == 0;
+  if (RAID && kind == RECORD_PADDING) return entries == 0;
   let seen: u32 = 0;
   for (let i: u32 = 0; i < entries; i++) {
     let entry = header + RECORD_FIXED_BYTES + i * ENTRY_BYTES;

@@ -164,14 +164,16 @@ export function volumeCreate(description: usize): void {
   let volume = allocateZeroed(V_BYTES);
   memory.copy(volume, description, VOLUME_DESCRIPTION_BYTES);
   store<u32>(volume, VOLUME_ACTIVE, V_STATE);
-  let level = load<u32>(volume, V_LEVEL);
-  let members = load<u32>(volume, V_MEMBERS);
+  let level = levelOf(volume);
+  let members = membersOf(volume);
   let wide = columnsOf(level, members);
-  let unit = parityOf(level) ? wide * load<u32>(volume, V_STRIP_BLOCKS) : 1;
-  store<u32>(volume, wide, V_COLUMNS);
-  store<u32>(volume, unit, V_UNIT);
-  store<u32>(volume, membersMask(members), V_WRITABLE);
-  store<u32>(volume, membersMask(members), V_READABLE);
+  let unit = RAID && parityOf(level) ? wide * load<u32>(volume, V_STRIP_BLOCKS) : 1;
+  if (RAID) {
+    store<u32>(volume, wide, V_COLUMNS);
+    store<u32>(volume, unit, V_UNIT);
+    store<u32>(volume, membersMask(members), V_WRITABLE);
+    store<u32>(volume, membersMask(members), V_READABLE);
+  }
   let footerBlocks = footerBlocksOf(segmentBlocks, unit);
   store<u32>(volume, footerBlocks, V_FOOTER_BLOCKS);
   store<u32>(volume, segmentBlocks - footerBlocks, V_DATA_SLOTS);
@@ -264,7 +266,7 @@ export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
 
 /** Frees the segment that the walk stands at when it holds metadata pages of which none is left. */
 export function emptyMetaFree(): void {
-  if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER) && !load<u32>(eachSegment, SEG_PINS)) {
+  if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER) && !(RAID && load<u32>(eachSegment, SEG_PINS))) {
     segmentFree(eachVolume, eachSegment);
   }
 }
@@ -311,8 +313,16 @@ export function failAtSlot(code: u32, volume: u32, segment: u32, slot: u32): u32
   return failAt(code, load<u32>(volume, V_ID), blockOf(volume, segment, slot));
 }
 
+// A core without RAID has volumes of one member only: here that is a constant, so that what is for others falls away.
+export function levelOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_LEVEL) : LEVEL_SINGLE; }
+export function membersOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_MEMBERS) : 1; }
+export function unitOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_UNIT) : 1; }
+export function writableOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_WRITABLE) : 1; }
+export function readableOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_READABLE) : 1; }
+
 /** The row of a block, the same on every member. */
 export function rowOf(volume: u32, block: u32): u32 {
+  if (!RAID) return block;
   let strip = load<u32>(volume, V_STRIP_BLOCKS);
   return load<u32>(volume, V_LEVEL) ? (block / (load<u32>(volume, V_COLUMNS) * strip)) * strip + (block % strip) : block;
 }
@@ -324,8 +334,7 @@ export function offsetOf(volume: u32, block: u32): f64 {
 
 /** Whether what a member holds is somewhere else, too, or can be computed. */
 export function redundant(volume: u32): bool {
-  let level = load<u32>(volume, V_LEVEL);
-  return level != LEVEL_SINGLE && level != LEVEL_0;
+  return levelOf(volume) != LEVEL_SINGLE && levelOf(volume) != LEVEL_0;
 }
 
 /** Byte offset of a row of the data area on every member. On `single` a row is a block. */
@@ -354,19 +363,23 @@ export function planBlocks(ticket: u32, operation: u32, volume: u32, block: u32,
  * other members, before the ticket sees them. `check` says what they are (volume/striped.ts), `key` points to a u64 for it.
  */
 export function planChecked(ticket: u32, operation: u32, volume: u32, block: u32, address: u32, blocks: u32, check: u32, key: usize): void {
-  if (!load<u32>(volume, V_LEVEL)) planAdd(ticket, operation, handleOf(volume), rowAt(volume, block), address, blocks << BLOCK_SHIFT);
+  if (!levelOf(volume)) planAdd(ticket, operation, handleOf(volume), rowAt(volume, block), address, blocks << BLOCK_SHIFT);
   else planMark(ticket, operation, handleOf(volume), block, address, blocks << BLOCK_SHIFT, check, key);
 }
 
 /** Members that a command of a plan writes to or flushes, as a mask of its volume. */
 export function membersWritten(volume: u32, marked: bool, handle: u32): u32 {
-  return marked ? load<u32>(volume, V_WRITABLE) : 1 << (handle & 31);
+  return RAID && !marked ? 1 << (handle & 31) : writableOf(volume);
 }
 
 /** Flushes of all writable members in the mask. */
 export function planMemberFlushes(ticket: u32, volume: u32, mask: u32): void {
-  mask &= load<u32>(volume, V_WRITABLE);
-  for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+  if (!RAID) {
+    if (mask & 1) planFlush(ticket, handleOf(volume));
+    return;
+  }
+  mask &= writableOf(volume);
+  for (let member: u32 = 0; member < membersOf(volume); member++) {
     if (mask & (1 << member)) planFlush(ticket, handleOf(volume) + member);
   }
 }

@@ -28,7 +28,7 @@ import {
 import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
-  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, V_UNIT, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank,
+  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank, unitOf,
 } from './volumes';
 import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
 import { bump, clear } from '../std/bytes';
@@ -357,13 +357,14 @@ function headerWrite(stream: u32, buffer: u32, slot: u32, kind: u32, first: u64,
 
 /** Fills the open segment up to whole units with a record that has nothing in it, so that all of it can be written. No record is open. */
 export function bufferPad(stream: u32): void {
+  if (!RAID) return;
   let buffer = openBuffer(stream);
   if (!buffer) return;
   let volume = load<u32>(buffer, B_VOLUME);
   let slot = load<u32>(buffer, B_FILL);
-  let over = slot % load<u32>(volume, V_UNIT);
+  let over = slot % unitOf(volume);
   if (!over) return;
-  let slots = load<u32>(volume, V_UNIT) - over;
+  let slots = unitOf(volume) - over;
   memory.fill(slotAddress(buffer, slot), 0, slots << BLOCK_SHIFT);
   store<u32>(buffer, slot + slots, B_FILL);
   store<u16>(segmentOf(volume, load<u32>(buffer, B_SEGMENT)), <u16>(slot + slots), SEG_USED);
@@ -378,7 +379,7 @@ export function slotHeaderWrite(entry: u32, header: u32): void {
   let entries = <u32>load<u16>(header, R_ENTRIES);
   let data = <u32>load<u16>(header, R_DATA);
   let flags: u32 = kind == RECORD_MOVE ? SLOT_FLAG_MOVE : 0;
-  if (kind == RECORD_PADDING) flags = SLOT_FLAG_PADDING;
+  if (RAID && kind == RECORD_PADDING) flags = SLOT_FLAG_PADDING;
   else if (kind == RECORD_OPERATION || entries != data) flags |= SLOT_FLAG_OPERATIONS;
   store<u8>(entry, <u8>SLOT_HEADER);
   store<u8>(entry, <u8>flags, 1);
@@ -515,7 +516,7 @@ export function bufferFinal(buffer: u32): u32 {
 /** Blocks up to which the buffer may be written out: whole units. */
 export function bufferReady(buffer: u32): u32 {
   let final = bufferFinal(buffer);
-  return final - (final % load<u32>(load<u32>(buffer, B_VOLUME), V_UNIT));
+  return final - (final % unitOf(load<u32>(buffer, B_VOLUME)));
 }
 
 export function unflushedBytes(): f64 {

@@ -126,7 +126,7 @@ function productAdd(into: u32, from: u32, factor: u32, bytes: u32): void {
   }
 }
 
-const scratch: usize = memory.data(8192, 16);
+const scratch: usize = memory.data(RAID ? 8192 : 16, 16);
 
 /**
  * Fills in the blocks of one row that the members in `lost` should hold, from the other members. False where they cannot be

@@ -5,7 +5,7 @@ import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUs
 import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
-  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, fail,
+  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, ERROR_UNSUPPORTED, FAILED, fail,
   failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
 } from '../abi/status';
 import {
@@ -18,7 +18,7 @@ import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_READABLE, V_WRITABLE, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
 } from '../log/volumes';
 import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes } from '../log/writer';
 import { C_GROWN } from '../log/counting';
@@ -96,10 +96,11 @@ export function volumeAdd(
   id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFrontOffset: f64, rootBackOffset: f64,
 ): u32 {
   ready();
-  if (id > 0xfff0 || !levelFits(level, members) || stripBlocks == 0 || stripBlocks > STRIP_BLOCKS_MAX) return ERROR_RANGE;
-  let stripe = columnsOf(level, members) * stripBlocks;
-  let unit = parityOf(level) ? stripe : 1;
-  if (level && segmentBlocks % stripe != 0) return ERROR_RANGE;
+  if (!RAID && level) return ERROR_UNSUPPORTED;
+  if (id > 0xfff0 || !(RAID ? levelFits(level, members) : members == 1) || stripBlocks == 0 || (RAID && stripBlocks > STRIP_BLOCKS_MAX)) return ERROR_RANGE;
+  let stripe = RAID ? columnsOf(level, members) * stripBlocks : 1;
+  let unit = RAID && parityOf(level) ? stripe : 1;
+  if (RAID && level && segmentBlocks % stripe != 0) return ERROR_RANGE;
   if (segmentBlocks < 8 || segmentBlocks > max<u32>(1024, 8 * stripe) || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
   if (footerBlocksOf(segmentBlocks, unit) + 2 > segmentBlocks) return ERROR_RANGE;
   if (volumeById(id)) return ERROR_EXISTS;
@@ -244,10 +245,10 @@ function run(ticket: u32, kind: u32): u32 {
     case JOB_ROOT: return rootStep(ticket);
     case JOB_MERGE: return mergeStep(ticket);
     case KIND_CHECK: return checkStep(ticket);
-    case KIND_SCRUB: return scrubStep(ticket);
     case KIND_CREATE: return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
     case KIND_OPEN: return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
   }
+  if (RAID && kind == KIND_SCRUB) return scrubStep(ticket);
   return fail(ERROR_RANGE);
 }
 
@@ -268,13 +269,13 @@ export function step(index: u32): u32 {
   if (pending && !volumeTakeIn()) return needMemory(pendingBytes());
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
-  if (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT)) {
+  if (RAID && (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT))) {
     status = load<u32>(ticket, T_DENIED) && deniable(ticket, kind) ? DONE : stripedStep(ticket);
     if (status != DONE) return status;
   }
   if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
   else status = run(ticket, kind);
-  if (status == PLAN && load<u32>(ticket, T_MARKED)) return stripedBegin(ticket);
+  if (RAID && status == PLAN && load<u32>(ticket, T_MARKED)) return stripedBegin(ticket);
   if (status != DONE && status != FAILED) return status;
   result = load<f64>(ticket, T_VALUE);
   if (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM) readWriteEnd(ticket);
@@ -283,10 +284,10 @@ export function step(index: u32): u32 {
     operationEnd(ticket);
   } else if (kind == JOB_MERGE) operationEnd(ticket);
   else if (kind == KIND_CHECK) checkEnd(ticket);
-  else if (kind == KIND_SCRUB) scrubEnd(ticket);
+  else if (RAID && kind == KIND_SCRUB) scrubEnd(ticket);
   else if (kind <= KIND_OPEN) free(<u32>load<f64>(ticket, T_OFFSET));
   else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear();
-  stripedEnd(ticket);
+  if (RAID) stripedEnd(ticket);
   assert(flushOwner != ticket && rootOwner != ticket);
   ticketClose(index);
   jobEnds(kind);
@@ -299,10 +300,10 @@ export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
   if (planOperation(ticket, command) != FLUSH) return;
-  let failed = outcome != 0 && !canBeFaulted(ticket, command);
+  let failed = outcome != 0 && !(RAID && canBeFaulted(ticket, command));
   if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(failed);
   else if (flushOwner == ticket) logFlushEnds(failed);
-  else if (failed) flushLost();
+  else if (RAID && failed) flushLost();
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }
@@ -348,9 +349,11 @@ export function figure(n: u32): f64 {
     case 19: return failedReadOnly ? 1 : 0;
     case 20: return <f64>leafBlocks;
     case 21: return <f64>ticketCount;
-    case 22: return healedBlocks;
-    case 23: return scrubDone;
-    case 24: return scrubTotal;
+  }
+  if (RAID) {
+    if (n == 22) return healedBlocks;
+    if (n == 23) return scrubDone;
+    if (n == 24) return scrubTotal;
   }
   return 0;
 }
@@ -361,8 +364,8 @@ export function volumeFigure(id: u32, n: u32): f64 {
   if (n == 0) return <f64>load<u32>(volume, V_SEGMENT_COUNT);
   if (n == 1) return <f64>(load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE));
   if (n == 2) return <f64>liveTotal(id);
-  if (n == 4) return <f64>load<u32>(volume, V_READABLE);
-  if (n == 5) return <f64>load<u32>(volume, V_WRITABLE);
+  if (RAID && n == 4) return <f64>readableOf(volume);
+  if (RAID && n == 5) return <f64>writableOf(volume);
   return <f64>load<u32>(volume, V_STATE);
 }
 

@@ -21,7 +21,7 @@ import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_
 import { liveCount } from '../table/index';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
-  V_READABLE, V_SEGMENT_COUNT, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
+  V_SEGMENT_COUNT, readableOf, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
@@ -87,7 +87,7 @@ export function checkStep(ticket: u32): u32 {
     let state = load<u32>(ticket, T_STATE);
     switch (state) {
     case 0: {
-      if (mendOwner) return WAIT; // it has findings of its own
+      if (RAID && mendOwner) return WAIT; // it has findings of its own
       if (lacks(RING * FINDING_BYTES + 1310720)) return MEMORY;
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
@@ -96,13 +96,16 @@ export function checkStep(ticket: u32): u32 {
         rootHold(ticket);
       }
       findingsBegin();
-      checking = ticket;
+      if (RAID) checking = ticket;
       planClear(ticket);
-      let copies: u32 = 0;
-      for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(load<u32>(rootHome(home), V_READABLE)) * 4;
+      let copies: u32 = RAID ? 0 : 8;
+      if (RAID) for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(readableOf(rootHome(home))) * 4;
       let area = allocateBlocks(copies);
       store<u32>(ticket, area, T_D);
-      for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) planRootReads(ticket, rootHome(home), area);
+      for (let home: u32 = 0; home < 2; home++) {
+        let volume = rootHome(home);
+        if (volume) planRootReads(ticket, volume, area);
+      }
       store<u32>(ticket, 1, T_STATE);
       return PLAN;
     }

@@ -143,15 +143,15 @@ export function compactStep(ticket: u32): u32 {
       let index = load<u32>(ticket, T_B);
       let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
       for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
-        if (planResult(ticket, i) && !load<u32>(ticket, T_RESCUE)) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
+        if (planResult(ticket, i) && !(RAID && load<u32>(ticket, T_RESCUE))) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
       }
       for (let i = soundSlots; i < batchCount; i++) {
         let slot = <u32>load<u16>(batch + (i << 1));
         let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
         let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
         let content = load<u32>(ticket, T_D) + (i << BLOCK_SHIFT);
-        if (!load<u32>(ticket, T_RESCUE) && xxh64(content, BLOCK_BYTES, seed) == entrySum(entry)) continue;
-        let status = rescueRun(ticket, volume, blockOf(volume, index, slot), content, seed, entrySum(entry));
+        if (!(RAID && load<u32>(ticket, T_RESCUE)) && xxh64(content, BLOCK_BYTES, seed) == entrySum(entry)) continue;
+        let status = RAID ? rescueRun(ticket, volume, blockOf(volume, index, slot), content, seed, entrySum(entry)) : FAILED;
         if (status == FAILED) return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
         if (status != DONE) {
           soundSlots = i;

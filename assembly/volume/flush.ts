@@ -23,7 +23,7 @@ import {
 } from '../format/record';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeAt, volumeById, volumeCount, V_MEMBERS, handleOf, V_NEXT, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, writableOf, V_NEXT, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
@@ -92,7 +92,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       recordClose(1);
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       planClear(ticket);
-      for (let stream: u32 = 0; stream < STREAM_META + 2; stream++) if (stream < STREAM_META || everything) bufferPad(stream);
+      if (RAID) for (let stream: u32 = 0; stream < STREAM_META + 2; stream++) if (stream < STREAM_META || everything) bufferPad(stream);
       for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
         if (load<u32>(buffer, B_DETACHED)) continue;
         planWrite(ticket, buffer);
@@ -189,7 +189,7 @@ function planWrite(ticket: u32, buffer: u32): bool {
   let volume = load<u32>(buffer, B_VOLUME);
   planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from), slotAddress(buffer, from), to - from);
   store<u32>(buffer, to, B_SUBMITTED);
-  store<u32>(volume, load<u32>(volume, V_DIRTY) | load<u32>(volume, V_WRITABLE), V_DIRTY);
+  store<u32>(volume, load<u32>(volume, V_DIRTY) | writableOf(volume), V_DIRTY);
   return true;
 }
 
@@ -212,8 +212,7 @@ function noteFull(ticket: u32): void {
 
 function planFlushes(ticket: u32): void {
   planClear(ticket);
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     planMemberFlushes(ticket, volume, load<u32>(volume, V_DIRTY));
     store<u32>(volume, 0, V_DIRTY);
   }
@@ -366,7 +365,7 @@ function rehome(stream: u32, old: u32, from: u32, to: u32): bool {
     let header = slotAddress(old, slot);
     let kind = <u32>load<u8>(header, R_KIND);
     let at = load<u64>(header, R_FIRST);
-    if (kind == RECORD_PADDING) {
+    if (RAID && kind == RECORD_PADDING) {
       slot += recordSlots(header);
       continue;
     }

@@ -205,7 +205,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         spareArea = 0;
       } else area = allocateBlocks(count);
       store<u32>(request, area, Q_AREA);
-      store<u32>(request, 0, Q_SOUND);
+      if (RAID) store<u32>(request, 0, Q_SOUND);
       let runVolume: u32 = 0;
       let runBlock: u32 = 0;
       let runFirst: u32 = 0;
@@ -268,12 +268,17 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         continue;
       }
       if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, volume, block);
+      if (!RAID) {
+        countPath(C_CORRUPT_FOUND);
+        return failAt(ERROR_CORRUPT, volume, block);
+      }
       store<u32>(request, bad, Q_SOUND);
       if (sumsGone || !expect(request, bad)) return failAt(ERROR_CORRUPT, volume, block);
       store<u32>(request, 5, Q_STATE);
       continue;
     }
     case 5: {
+      if (!RAID) return FAILED; // not reached
       let bad = load<u32>(request, Q_SOUND);
       let place = gatherPlace(request, bad);
       let volume = volumeById(load<u32>(place, 4));
@@ -300,7 +305,7 @@ let sumsGone: bool = false;
 function verify(ticket: u32, request: u32): u32 {
   let failed = load<u32>(ticket, T_RESULT) != 0;
   sumsGone = false;
-  for (let i: u32 = load<u32>(request, Q_SOUND); i < load<u32>(request, Q_COUNT); i++) {
+  for (let i: u32 = RAID ? load<u32>(request, Q_SOUND) : 0; i < load<u32>(request, Q_COUNT); i++) {
     let place = gatherPlace(request, i);
     if (load<u32>(place) != KIND_MAPPED) continue;
     if (failed || !expect(request, i)) return i; // when one of the reads failed the whole request did

@@ -148,7 +148,7 @@ function evacuationJob(): u32 {
   if (running & ((1 << JOB_ROOT) | (1 << JOB_CHECKPOINT) | (1 << JOB_COMPACT) | (1 << JOB_FLUSH)) || rootOwner || checkpointOwner) return 0;
   let held = load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE);
   if (held == 0) {
-    if (mendOwner) return 0; // it flushes the members that it has written to
+    if (RAID && mendOwner) return 0; // it flushes the members that it has written to
     if (load<u32>(volume, V_RELEASE_COMMITS) >= (PLANTS && planted == PLANT_UNASSIGN_EARLY ? <u32>0 : <u32>2)) {
       store<u32>(volume, VOLUME_RELEASED, V_STATE);
       count(C_VOLUME_RELEASED);

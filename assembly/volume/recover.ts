@@ -15,7 +15,7 @@
 // tail was dropped: it counts only if its incarnation is the root's.
 
 import { allocate, free, allocateZeroed, allocateBlocks } from '../std/allocator';
-import { bump } from '../std/bytes';
+import { bump, bytesEqual } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
@@ -35,7 +35,7 @@ import {
 } from '../format/page';
 import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
 import {
-  FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, planChecked, planMemberFlushes,
+  FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes, readableOf,
   segmentOf, volumeAt, volumeById, volumeCount, planBlocks, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
@@ -48,7 +48,6 @@ import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun }
 import { checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset, rootRun, startSequenceSet, topNodes, topSet } from './root';
 import { CUT_MAX } from '../format/root';
 import { C_CHECKPOINT_AT_OPEN } from '../log/counting';
-import { same } from './striped';
 import { tailRun } from './mend';
 import { stateImageRead, stateInitialize } from './state';
 
@@ -96,7 +95,7 @@ const identityWanted: usize = memory.data(16);
 let forWriting: bool = false;
 
 export function openStep(ticket: u32, identity: usize): u32 {
-  if (load<u32>(ticket, T_A) == 2) {
+  if (RAID && load<u32>(ticket, T_A) == 2) {
     let status = checkpointRun(ticket, false);
     if (status != DONE && (status != FAILED || failedReadOnly)) return status; // without room for it things stay as they are
     store<u32>(ticket, 9, T_STATE);
@@ -111,15 +110,15 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       store<u32>(ticket, 1, T_STATE);
       if (forWriting && !(PLANTS && planted == PLANT_NO_FLUSH_AT_OPEN)) {
-        for (let i: u32 = 0; i < volumeCount; i++) planMemberFlushes(ticket, volumeAt(i), 0xffffffff);
+        for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) planMemberFlushes(ticket, volume, 0xffffffff);
         return PLAN;
       }
       continue;
     }
     case 1: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
-      let copies: u32 = 0;
-      for (let i: u32 = 0; i < volumeCount; i++) copies += <u32>popcnt(load<u32>(volumeAt(i), V_READABLE)) * 4;
+      let copies: u32 = RAID ? 0 : volumeCount * 4;
+      if (RAID) for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) copies += <u32>popcnt(readableOf(volume)) * 4;
       if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(copies);
@@ -187,9 +186,9 @@ export function openStep(ticket: u32, identity: usize): u32 {
       continue;
     }
     case 8: {
-      let status = load<u32>(ticket, T_A) ? DONE : tailRun(ticket);
+      let status: u32 = !RAID || load<u32>(ticket, T_A) ? DONE : tailRun(ticket);
       if (status != DONE) return status;
-      store<u32>(ticket, 1, T_A);
+      if (RAID) store<u32>(ticket, 1, T_A);
       status = continueRun(ticket);
       if (status != DONE) return status;
       incarnationSet(incarnation + 1);
@@ -202,10 +201,10 @@ export function openStep(ticket: u32, identity: usize): u32 {
     default: {
       // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many stripes
       // were left half filled by crashes: a root has room for so many cuts.
-      if (load<u32>(ticket, T_A) == 1) {
+      if (!RAID || load<u32>(ticket, T_A) == 1) {
         let status = rootRun(ticket);
         if (status != DONE) return status;
-        if (cutCount > CUT_MAX / 2) {
+        if (RAID && cutCount > CUT_MAX / 2) {
           count(C_CHECKPOINT_AT_OPEN);
           store<u32>(ticket, 2, T_A);
           store<u32>(ticket, 0, T_STATE);
@@ -261,16 +260,16 @@ function planHeal(ticket: u32): bool {
   memory.copy(healing, openedRoot, BLOCK_BYTES);
   planClear(ticket);
   let first = area;
-  for (let index: u32 = 0; index < volumeCount; index++) {
-    let volume = volumeAt(index);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let home = volume == rootHome(0) || volume == rootHome(1);
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+    for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+      if (RAID && !(readableOf(volume) & (1 << member))) continue;
       for (let back: u32 = 0; back < 2 && home; back++) {
-        if (same(first + (back * 2 + slot) * BLOCK_BYTES, healing)) continue;
+        if (bytesEqual(first + (back * 2 + slot) * BLOCK_BYTES, healing, BLOCK_BYTES)) continue;
         planAdd(ticket, WRITE, handleOf(volume) + member, rootOffset(volume, back * 2 + slot), healing, BLOCK_BYTES);
       }
       first += 4 * BLOCK_BYTES;
+      if (!RAID) break;
     }
   }
   if (load<u32>(ticket, T_PLAN_COUNT)) return true;

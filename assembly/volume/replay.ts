@@ -23,7 +23,7 @@ import {
 } from '../format/root';
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
-  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_UNIT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals, handleOf, V_NEXT, volumeHead, failAtSlot,
+  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals, handleOf, V_NEXT, volumeHead, failAtSlot, unitOf,
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
@@ -247,7 +247,7 @@ export function walkRun(ticket: u32): u32 {
       }
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2)) return MEMORY;
       planClear(ticket);
-      store<u64>(walkFill, nextFill);
+      if (RAID) store<u64>(walkFill, nextFill);
       if (cutFind(nextFill)) {
         planWhole(ticket, volume);
         walkState = 2;
@@ -480,11 +480,13 @@ export function replayRun(ticket: u32): u32 {
     let a = cursor(0);
     let b = cursor(1);
     // Padding is behind when everything that had been given out before it is applied; padding of a tail that is missing ends its stream.
-    if (padded(0) || padded(1)) continue;
-    let hasA = load<u32>(a, K_STATE) == 1 && load<u32>(a, K_COUNT) != 0;
-    let hasB = load<u32>(b, K_STATE) == 1 && load<u32>(b, K_COUNT) != 0;
-    if (!hasA && !hasB) {
-      for (let which: u32 = 0; which < 2; which++) if (load<u32>(cursor(which), K_STATE) == 1) stop(which);
+    if (RAID && (padded(0) || padded(1))) continue;
+    let hasA = load<u32>(a, K_STATE) == 1;
+    let hasB = load<u32>(b, K_STATE) == 1;
+    if (RAID) {
+      hasA = hasA && load<u32>(a, K_COUNT) != 0;
+      hasB = hasB && load<u32>(b, K_COUNT) != 0;
+      for (let which: u32 = 0; which < 2 && !hasA && !hasB; which++) if (load<u32>(cursor(which), K_STATE) == 1) stop(which);
     }
     if (!hasA && !hasB) return replayEnd();
     let which: u32 = hasA ? 0 : 1;
@@ -529,7 +531,7 @@ let planned: u32 = 0; // reads of the plan at hand that no cursor has taken yet
 function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32, check: u32): void {
   if (planned == 0) planClear(ticket);
   store<u32>(at, load<u32>(ticket, 44), K_PLAN);
-  let item = walkAt(at == cursor(1) ? 1 : 0, load<u32>(at, K_ITEM));
+  let item = RAID ? walkAt(at == cursor(1) ? 1 : 0, load<u32>(at, K_ITEM)) : 0;
   planChecked(ticket, READ, volume, block, into, blocks, check, item + <u32>W_FILL);
   planned++;
 }
@@ -543,8 +545,8 @@ function readTaken(ticket: u32, at: usize): u32 {
  * It was sound a moment ago. A tail that was never flushed may be on one member only, and that member may have gone meanwhile: then
  * this open fails for the device, and the next one goes without it. On a single device it is damage.
  */
-function changed(volume: u32, block: u32): u32 {
-  return failAt(redundant(volume) ? ERROR_IO : ERROR_CORRUPT, load<u32>(volume, V_ID), block);
+function changed(volume: u32, index: u32, slot: u32): u32 {
+  return failAtSlot(redundant(volume) ? ERROR_IO : ERROR_CORRUPT, volume, index, slot);
 }
 
 /** One step of a cursor towards its next record. DONE: look at its state again; PLAN: a read was planned. */
@@ -561,7 +563,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       let dataSlots = load<u32>(volume, V_DATA_SLOTS);
       let footerBlock = blockOf(volume, index, dataSlots);
       if (!footerVerify(load<u32>(at, K_AREA), load<u32>(volume, V_FOOTER_BLOCKS), load<u32>(volume, V_ID), footerBlock, dataSlots, load<u64>(item, W_FILL))) {
-        return changed(volume, footerBlock);
+        return changed(volume, index, dataSlots);
       }
     }
     store<u32>(at, 0, K_STATE);
@@ -609,7 +611,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     let header = load<u32>(at, K_AREA) + (slot << BLOCK_SHIFT);
     let left = load<u32>(item, W_END) - slot;
     if (!recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
-      return changed(volume, blockOf(volume, index, slot));
+      return changed(volume, index, slot);
     }
     take(at, header);
     return DONE;
@@ -624,7 +626,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     return PLAN;
   }
   store<u64>(at, load<u64>(entry, 16), K_FIRST);
-  store<u32>(at, load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING ? 0 : <u32>load<u16>(entry, 2), K_COUNT);
+  store<u32>(at, RAID && load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING ? 0 : <u32>load<u16>(entry, 2), K_COUNT);
   store<u32>(at, load<u16>(entry, 2), K_BLOCKS);
   store<u64>(at, load<u32>(entry, 4), K_INCARNATION);
   store<u32>(at, 1, K_STATE);
@@ -766,7 +768,7 @@ function apply(which: u32, at: usize): u32 {
   }
   if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
   store<u64>(segment, last, SEG_LAST);
-  if (last > durableMost && !load<u32>(item, W_UNSURE)) store<u32>(item, slot + 1, W_UNSURE);
+  if (RAID && last > durableMost && !load<u32>(item, W_UNSURE)) store<u32>(item, slot + 1, W_UNSURE);
   taken(which, at, item, header, slot + 1 + blocks);
   return DONE;
 }
@@ -921,9 +923,9 @@ function mendFooters(ticket: u32): u32 {
     if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, index, 0);
     if (mendState == 1) {
       let entries = allocate(used * ENTRY_BYTES + 8);
-      memory.fill(entries, 0, used * ENTRY_BYTES);
+      if (RAID) memory.fill(entries, 0, used * ENTRY_BYTES); // padding has none
       if (headersToEntries(area, volume, index, used, load<u64>(item, W_FILL), entries) != used) {
-        return changed(volume, blockOf(volume, index, 0));
+        return changed(volume, index, 0);
       }
       let next = walkAt(mendStream, mendItem + 1);
       let footer = area + (used << BLOCK_SHIFT);
@@ -976,7 +978,7 @@ export function continueRun(ticket: u32): u32 {
       if (status != DONE) return status;
       let room: u32 = 4 * bufferBytes(segmentBlocksMost) + 65536;
       if (lacks(room)) return MEMORY;
-      for (let stream: u32 = 0; stream < 2; stream++) {
+      if (RAID) for (let stream: u32 = 0; stream < 2; stream++) {
         if (!(cutting & (1 << stream))) continue;
         let bad = goElsewhere(stream);
         if (bad) return fail(bad);
@@ -1014,7 +1016,7 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
-    if (slots % load<u32>(volume, V_UNIT)) {
+    if (RAID && slots % unitOf(volume)) {
       // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. The stream goes on elsewhere.
       if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
       free(area);
@@ -1026,7 +1028,7 @@ export function continueRun(ticket: u32): u32 {
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
     let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));
-    if (sound != slots) return changed(volume, blockOf(volume, index, sound));
+    if (sound != slots) return changed(volume, index, sound);
     if (slots && !load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(load<u32>(buffer, B_DATA), slots));
     store<u32>(buffer, slots, B_FILL);
     store<u32>(buffer, slots, B_SUBMITTED);
@@ -1060,7 +1062,7 @@ function openMeta(): void {
     let volume = volumeById(load<u16>(record));
     let index = load<u32>(record, 4);
     let slot = <u32>load<u16>(record, 2);
-    if (volume) slot = ((slot + load<u32>(volume, V_UNIT) - 1) / load<u32>(volume, V_UNIT)) * load<u32>(volume, V_UNIT);
+    if (RAID && volume) slot = ((slot + unitOf(volume) - 1) / unitOf(volume)) * unitOf(volume);
     if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT) || slot >= load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
     let segment = segmentOf(volume, index);
     if (load<u8>(segment, SEG_STATE) != <u8>META) continue; // nothing in it counts any more: it is free

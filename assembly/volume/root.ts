@@ -18,7 +18,7 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_MEMBERS, V_READABLE, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, V_WRITABLE, VOLUME_ACTIVE, handleOf, planMemberFlushes, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
+  V_FREE, V_FRESH_HOME, V_ID, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf, planMemberFlushes, readableOf, writableOf, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
@@ -204,11 +204,12 @@ export function rootOffset(volume: u32, copy: u32): f64 {
 
 /** Reads the four root copies on each readable member of a volume, behind what the plan reads already, one after the other from `area` on. */
 export function planRootReads(ticket: u32, volume: u32, area: u32): void {
-  for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-    if (!(load<u32>(volume, V_READABLE) & (1 << member))) continue;
+  for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+    if (RAID && !(readableOf(volume) & (1 << member))) continue;
     for (let copy: u32 = 0; copy < 4; copy++) {
       planAdd(ticket, READ, handleOf(volume) + member, rootOffset(volume, copy), area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
     }
+    if (!RAID) break;
   }
 }
 
@@ -218,10 +219,11 @@ function planCopies(ticket: u32, back: bool): void {
     let volume = rootHome(home);
     if (!volume) continue;
     let offset = rootOffset(volume, (back ? 2 : 0) + (<u32>generation & 1));
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (!(load<u32>(volume, V_WRITABLE) & (1 << member))) continue;
+    for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+      if (RAID && !(writableOf(volume) & (1 << member))) continue;
       planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
       metadataWritten(1);
+      if (!RAID) break;
     }
   }
 }

@@ -135,7 +135,7 @@ function pieceMember(without: u32, copy: u32): u32 {
 }
 
 // What of each member (or column) a run touches: first row, row behind the last, pieces, address of the only one.
-const spans: usize = memory.data(512);
+const spans: usize = memory.data(RAID ? 512 : 16);
 function spanAdd(which: u32, address: u32): void {
   let span = spans + (which << 4);
   if (!load<u32>(span, 8)) {

@@ -88,9 +88,10 @@ export interface CoreExports extends TicketExports {
     rootFrontOffset: number,
     rootBackOffset: number,
   ): number;
-  volumeTolerates(level: number, members: number, lost: number): number;
+  /** Whether a storage volume can do without the members in the mask. This one, `faultWanted`, `memberSet` and SCRUB are not in a core without RAID. */
+  volumeTolerates?(level: number, members: number, lost: number): number;
   /** Ends the scrub or rebuild that is under way, with CLOSED. */
-  scrubCancel(): void;
+  scrubCancel?(): void;
   volumeEvacuate(id: number): number;
   /** 0 unknown, 1 active, 2 evacuating, 3 released. */
   volumeState(id: number): number;

@@ -13,7 +13,8 @@ interface FormatExports {
   labelBackOffset(sizeBytes: number): number;
   labelEncode(fields: number, into: number): void;
   labelDecode(from: number, fields: number): number;
-  volumeTolerates(level: number, members: number, lost: number): number;
+  /** Not in a core without RAID. */
+  volumeTolerates?(level: number, members: number, lost: number): number;
   frameEncode(fields: number, into: number): number;
   frameSize(from: number, capacity: number): number;
   frameDecode(from: number, capacity: number, fields: number): number;
@@ -82,6 +83,7 @@ export const FRAME_HEADER_BYTES = 128;
 /** The fields are in front, the label or frame behind them. */
 const FIELDS_BYTES = 4096;
 const FORMAT_BOUNDS = 2;
+const FORMAT_FEATURES = 5;
 
 // Where a field is among the fields of a label: number n is at 32 + 8·n.
 const LABEL_NUMBERS = 32;
@@ -132,7 +134,7 @@ export class FormatCodec {
   /**
    * The two labels of a new device, front and back. Members of one storage volume all get the size of the smallest.
    *
-   * @throws VarveError `VARVE_LIMIT` when the device is too small; RangeError when the level cannot be like that.
+   * @throws VarveError `VARVE_LIMIT` when the device is too small; `VARVE_UNSUPPORTED` when the core has no RAID; RangeError when the level cannot be like that.
    */
   encodeLabels(request: LabelRequest): { label: Label; front: Uint8Array; back: Uint8Array } {
     const fields = this.#buffer(LABEL_BYTES);
@@ -153,6 +155,11 @@ export class FormatCodec {
     if (problem === FORMAT_BOUNDS) {
       throw new VarveError('VARVE_LIMIT', `laying out a storage device of ${request.sizeBytes} bytes`, {
         detail: `it is too small (${(request.members ?? 1) > 1 ? 'with these members and strips' : '1 MiB is enough'})`,
+      });
+    }
+    if (problem === FORMAT_FEATURES) {
+      throw new VarveError('VARVE_UNSUPPORTED', 'laying out a storage device', {
+        detail: 'this core knows storage volumes of one device only: expected the one of `varve` or `varve/core.raid.wasm`',
       });
     }
     if (problem !== 0) {
@@ -179,7 +186,7 @@ export class FormatCodec {
 
   /** Can everything be read without the members in the mask? */
   tolerates(level: number, members: number, lost: number): boolean {
-    return this.#exports.volumeTolerates(level, members, lost) !== 0;
+    return this.#exports.volumeTolerates === undefined ? lost === 0 : this.#exports.volumeTolerates(level, members, lost) !== 0;
   }
 
   decodeLabel(bytes: Uint8Array): Parsed<Label> {

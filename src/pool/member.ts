@@ -65,7 +65,10 @@ export class Member {
       if (!parsed.ok) {
         if (parsed.problem === 'version' || parsed.problem === 'features') {
           throw new VarveError('VARVE_UNSUPPORTED', doing, {
-            detail: `it needs a newer version of Varve (unknown ${parsed.problem === 'version' ? 'format version' : 'feature'})`,
+            detail:
+              parsed.problem === 'version'
+                ? 'it needs a newer version of Varve (unknown format version)'
+                : 'it needs a newer version of Varve, or a core with RAID (unknown feature)',
           });
         }
         problems.set(side, parsed.problem === 'magic' ? 'there is none' : `its ${parsed.problem} is wrong`);

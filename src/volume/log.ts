@@ -473,10 +473,11 @@ export class Log {
 
   /** Ends a scrub or rebuild: it rejects with VARVE_CLOSED. */
   cancelScrub(): void {
-    this.#call(() => this.#core.scrubCancel());
+    this.#call(() => this.#core.scrubCancel?.());
   }
 
   async #mend(volumeId: number, mode: number, options: ScrubOptions): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
+    if (this.#core.scrubCancel === undefined) return { problems: [], mended: [] }; // a core without RAID: nothing is redundant
     const problems: LogProblem[] = [];
     const mended: LogProblem[] = [];
     const take = (): void => {

@@ -77,6 +77,8 @@ interface MemberState {
   goesIn: number;
   /** Some of its bytes are wrong since the last scrub. */
   rotten: boolean;
+  /** How often it was begun to be filled. A rebuild is of one filling: what was written between two of them it need not have met. */
+  filling: number;
 }
 
 const SINGLE: Raid = { level: 0, members: 1, strip: 1, segmentBlocks: 0 };
@@ -195,7 +197,7 @@ class World {
         const device = new SimulatedDevice({ sizeBytes: this.#rootBack(group) + DATA_OFFSET, random: this.#random, arena });
         this.#devices.push(device);
         if (use) device.scribble(use === 1 ? 1 : 0.3);
-        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false };
+        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false, filling: 0 };
         this.#memberOf.set(device, member);
         return member;
       });
@@ -303,7 +305,7 @@ class World {
       if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member))
         lost |= 1 << index;
     });
-    return (this.#driver as Driver).core.volumeTolerates(level, members, lost) !== 0;
+    return (this.#driver as Driver).core.volumeTolerates?.(level, members, lost) === 1;
   }
 
   #fault(handle: number): void {
@@ -782,6 +784,7 @@ class World {
     back.rotten = false;
     back.device.disarm();
     back.state = 'rebuilding';
+    const filling = ++back.filling;
     driver.core.memberSet?.(place.id, away, MEMBER.REBUILDING);
     this.#event('rebuild begun');
     const ticket = driver.submit(KIND.SCRUB, place.id, 2);
@@ -789,7 +792,7 @@ class World {
       if (ended.state !== 'done') return this.#tolerate('rebuild', ended, [], true);
       const found = this.#findings();
       if (found.damage) throw new Violation(`rebuild cannot mend ${found.damage}`);
-      if (back.state !== 'rebuilding' || back.gone || !this.#assigned.includes(place)) return;
+      if (back.state !== 'rebuilding' || back.filling !== filling || back.gone || !this.#assigned.includes(place)) return;
       back.state = 'online';
       driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
       this.#event('rebuilt');

@@ -101,7 +101,7 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 };
 
 describe('benches at toy size', () => {
-  const core = new Uint8Array(readFileSync(`${ROOT}build/core.wasm`));
+  const core = new Uint8Array(readFileSync(`${ROOT}build/core.raid.wasm`));
 
   test('every file in bench/ is a question that is asked', () => {
     const files = readdirSync(`${ROOT}bench`).filter((file) => file.endsWith('.ts') && !['main.ts', 'questions.ts'].includes(file));

@@ -40,6 +40,8 @@ export function testingModule(name: string, planted = true): WebAssembly.Module 
         `PLANTS=${planted ? 1 : 0}`,
         '--use',
         'CHECKED=0',
+        '--use',
+        'RAID=1',
         '--initialMemory',
         '4',
         '--maximumMemory',
