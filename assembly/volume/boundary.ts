@@ -18,7 +18,7 @@ import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_ROOTS, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
 } from '../log/volumes';
 import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes } from '../log/writer';
 import { C_GROWN } from '../log/counting';
@@ -38,7 +38,7 @@ import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushLost, logFlushEn
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
-import { generation, homesNote, rootOwner } from './root';
+import { generation, rootOwner } from './root';
 import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
 import { canBeFaulted, faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
@@ -129,13 +129,11 @@ function pendingBytes(): u32 { return volumeBytes(load<u32>(pendingVolume, V_SEG
 function volumeTakeIn(): bool {
   if (available() < pendingBytes()) return false;
   pending = false;
-  homesNote(false);
   volumeCreate(pendingVolume);
   if (mode == MODE_WRITE) {
-    homesNote(true);
     count(C_GROWN);
     allowGrowth();
-  }
+  } else store<u32>(volumeById(load<u32>(pendingVolume, V_ID)), 2, V_ROOTS); // the open mends or refuses what is not
   return true;
 }
 

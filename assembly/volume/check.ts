@@ -20,7 +20,7 @@ import { ENTRY_BYTES, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entryS
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
 import { liveCount } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_ROOTS,
   V_SEGMENT_COUNT, readableOf, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
@@ -118,7 +118,7 @@ export function checkStep(ticket: u32): u32 {
         // A volume that came to hold roots lately has one of them, or none yet. And after a crash any copy may be torn, or missing on such a volume:
         // the open for writing that follows writes them anew.
         let missing: u32 = load<u32>(openedRoot, O_FLAGS) & 1 ? 0 : 2;
-        if (mode == MODE_WRITE) missing = failedReadOnly ? 2 : load<u32>(volume, V_FRESH_HOME) & 3;
+        if (mode == MODE_WRITE) missing = failedReadOnly ? 2 : 2 - (load<u32>(volume, V_ROOTS) & 3);
         let kind = rootVerify(load<u32>(ticket, T_D) + index * BLOCK_BYTES, logIdentity);
         let excused = missing == 2 || (missing == 1 && (copy & 1) != (<u32>generation & 1));
         let sound = !planResult(ticket, index) && (kind != ROOT_BAD || excused);

@@ -42,7 +42,7 @@ export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
 let writeFailed: u32 = 0;
 /** A range was abandoned and no root names the cut yet. */
-let cutsPending: bool = false;
+export let cutsPending: bool = false;
 let pendingAttempt: u32 = 0;
 
 export function dirtyAnywhere(): bool {

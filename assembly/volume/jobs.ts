@@ -13,7 +13,7 @@ import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
 import {
-  VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf,
+  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf,
   segmentsOfAll, volumeHead, volumeTotals,
 } from '../log/volumes';
 import {
@@ -24,14 +24,14 @@ import { C_VOLUME_RELEASED } from '../log/counting';
 import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
-import { collectFree, flushRun } from './flush';
+import { collectFree, cutsPending, flushRun } from './flush';
 import { owner as mendOwner } from './mend';
 import {
   MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet,
   rootWanted, running, runningSet, wantFlush, wantRoot,
 } from './mode';
 import { writeStep } from './readwrite';
-import { homesFresh, homesNote, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
+import { homesFresh, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
 import {
   OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult,
   operationRoom,
@@ -113,13 +113,15 @@ function leavingVolume(): u32 {
   return 0;
 }
 
+function stateSet(volume: u32, state: u32): void {
+  store<u32>(volume, state, V_STATE);
+  volumeTotals();
+}
+
 /** Begins to give a volume back: nothing new goes there. */
 export function evacuate(volume: u32): void {
-  homesNote(false);
-  store<u32>(volume, VOLUME_EVACUATING, V_STATE);
-  homesNote(true);
+  stateSet(volume, VOLUME_EVACUATING);
   store<u32>(volume, 0, V_RELEASE_COMMITS);
-  volumeTotals();
   evacuationSeen = -1;
   for (let stream: u32 = 0; stream < 2; stream++) {
     let list = nextLists + stream * LIST_STRIDE;
@@ -344,9 +346,13 @@ export function closeStep(ticket: u32): u32 {
       if (ticketCount > 1) return WAIT;
       if (failedReadOnly) {
         modeSet(MODE_CLOSED);
-        return unflushedBytes() > 0 ? fail(ERROR_IO) : DONE;
+        return unflushedBytes() > 0 || cutsPending ? fail(ERROR_IO) : DONE;
       }
       closingSet(true);
+      // The next open knows nothing of a volume that was being given back, and looks for roots where they are without that.
+      for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
+        if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) stateSet(volume, VOLUME_ACTIVE);
+      }
       store<u32>(ticket, 1, T_A);
     } else if (phase == 1) {
       let status = flushRun(ticket, false);

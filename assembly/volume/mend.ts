@@ -27,7 +27,7 @@ import { ENTRY_BYTES, entryBirth, entryBlock, entryKind, entrySum, recordVerify 
 import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_FRESH_HOME, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
+  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
   V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes, redundant, rowAt, segmentChanged, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
@@ -591,7 +591,7 @@ function rootsDiffer(ticket: u32): bool {
         let home = volumeById(planDevice(ticket, i) / MEMBER_COUNT_MAX);
         if (pass == 0) {
           if (!planResult(ticket, i) && rootVerify(root, logIdentity) == ROOT_VALID && (!right || load<u64>(root, O_GENERATION) > load<u64>(right, O_GENERATION))) right = root;
-        } else if (!load<u32>(home, V_FRESH_HOME) && (planResult(ticket, i) || !right || !same(root, right))) {
+        } else if ((load<u32>(home, V_ROOTS) & 3) == 2 && (planResult(ticket, i) || !right || !same(root, right))) {
           finding(0, KIND_ROOT, load<u32>(home, V_ID), planDevice(ticket, i) % MEMBER_COUNT_MAX, 0, <f64>BLOCK_BYTES);
           differ = true;
         }

@@ -18,7 +18,7 @@ import {
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_FRESH_HOME, V_ID, V_RELEASE_COMMITS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf, planMemberFlushes, readableOf, writableOf, volumeAt, volumeCount, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
+  V_FREE, V_ID, V_RELEASE_COMMITS, V_ROOTS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf, planMemberFlushes, readableOf, writableOf, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
@@ -61,20 +61,12 @@ export function topSet(count: u32, height: u32, nodes: u32): void { topCount = c
 export function cutCountSet(value: u32): void { cutCount = value; }
 export function rootCleanSet(value: bool): void { rootClean = value; }
 
-/** In V_FRESH_HOME: the root that is being committed counts for it. */
+/** In V_ROOTS: the root that is being committed goes there too. */
 const BUILT: u32 = 256;
-const homesBefore: usize = memory.data(8);
-/** Call before and after volumes come or go: a volume that holds roots from now on has them in both slots after two commits. */
-export function homesNote(after: bool): void {
-  for (let home: u32 = 0; home < 2; home++) {
-    let volume = rootHome(home);
-    if (!after) store<u32>(homesBefore + (home << 2), volume);
-    else if (volume && volume != load<u32>(homesBefore) && volume != load<u32>(homesBefore, 4)) store<u32>(volume, 2, V_FRESH_HOME);
-  }
-}
 
+/** A volume that came to hold roots lately does not hold both yet. */
 export function homesFresh(): bool {
-  for (let home: u32 = 0; home < 2; home++) if (rootHome(home) && load<u32>(rootHome(home), V_FRESH_HOME)) return true;
+  for (let home: u32 = 0; home < 2; home++) if (rootHome(home) && load<u32>(rootHome(home), V_ROOTS) != 2) return true;
   return false;
 }
 
@@ -137,8 +129,7 @@ function build(): void {
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let referred = load<u32>(volume, V_FREE) != load<u32>(volume, V_SEGMENT_COUNT) || lastDeath(volume) > startSequence;
     store<u32>(volume, referred ? 0 : load<u32>(volume, V_RELEASE_COMMITS) + 1, V_RELEASE_COMMITS);
-    let fresh = load<u32>(volume, V_FRESH_HOME) & ~BUILT;
-    store<u32>(volume, fresh && (volume == rootHome(0) || volume == rootHome(1)) ? fresh | BUILT : fresh, V_FRESH_HOME);
+    store<u32>(volume, volume == rootHome(0) || volume == rootHome(1) ? load<u32>(volume, V_ROOTS) | BUILT : 0, V_ROOTS);
   }
   if (!image) image = allocateBlocks(1);
   clear(image, BLOCK_BYTES);
@@ -285,8 +276,8 @@ export function rootRun(ticket: u32): u32 {
   store<u32>(ticket, 0, T_ROOT_STATE);
   replaySet(load<u64>(image, O_REPLAY));
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
-    let fresh = load<u32>(volume, V_FRESH_HOME);
-    if (fresh & BUILT) store<u32>(volume, (fresh & ~BUILT) - 1, V_FRESH_HOME);
+    let roots = load<u32>(volume, V_ROOTS);
+    if (roots & BUILT) store<u32>(volume, min((roots & ~BUILT) + 1, 2), V_ROOTS);
   }
   return DONE;
 }
