@@ -21,6 +21,7 @@ export const PLANT_WRONG_ROTATION: u32 = 65; // a lost strip is taken for the on
 export const PLANT_HEAL_UNVERIFIED: u32 = 66; // what is rebuilt is written back without a look at its checksum
 export const PLANT_STALE_TRUSTED: u32 = 67; // a member that was away is read as if it had been there
 export const PLANT_REBUILD_SKIPS: u32 = 68; // a rebuild leaves one segment out
+export const PLANT_HEAL_REUSED: u32 = 69; // blocks are healed in segments that nothing holds, so that they may be others' by then
 
 export let planted: u32 = PLANT_NONE;
 

@@ -14,8 +14,9 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
+import { PLANT_HEAL_REUSED, planted } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory, MEMORY, lacks } from '../abi/status';
-import { READ, T_RESULT, planClear, planResult } from '../abi/ticket';
+import { READ, T_RESCUE, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { KIND_MAPPED, foundBirth, foundBlock, foundVolume, tableResolve, tableResolveRange } from '../table/index';
@@ -283,8 +284,11 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       let place = gatherPlace(request, bad);
       let volume = volumeById(load<u32>(place, 4));
       let block = load<u32>(place, 8);
+      let held = segmentAt(place);
+      if (PLANTS && planted == PLANT_HEAL_REUSED && !load<u32>(ticket, T_RESCUE)) segmentPin(held, -1);
       let status = expect(request, bad) ? rescueRun(ticket, volume, block, load<u32>(place, 16), expectedSeed, expectedSum) : FAILED;
       if (status != DONE && status != FAILED) return status;
+      if (PLANTS && planted == PLANT_HEAL_REUSED) segmentPin(held, 1);
       if (status == FAILED) {
         countPath(C_CORRUPT_FOUND);
         return failAt(ERROR_CORRUPT, load<u32>(place, 4), block);

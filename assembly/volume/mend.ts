@@ -15,7 +15,7 @@
 import { allocate, allocateAligned, available, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { PLANT_REBUILD_SKIPS, planted } from '../std/plant';
+import { PLANT_HEAL_REUSED, PLANT_REBUILD_SKIPS, planted } from '../std/plant';
 import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -527,8 +527,10 @@ export function scrubStep(ticket: u32): u32 {
       healing = true;
       rebuilt = what == SCRUB_REBUILD ? load<u32>(volume, V_WRITABLE) & ~load<u32>(volume, V_READABLE) : 0;
       let segment = segmentOf(volume, index);
-      store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
-      store<u32>(ticket, segment, T_D);
+      if (!(PLANTS && planted == PLANT_HEAL_REUSED)) {
+        store<u32>(segment, load<u32>(segment, SEG_PINS) + 1, SEG_PINS);
+        store<u32>(ticket, segment, T_D);
+      }
       store<u32>(ticket, 3, T_STATE);
     } else if (state == 3) {
       let status = PLANTS && planted == PLANT_REBUILD_SKIPS && what == SCRUB_REBUILD && scrubDone == 3 ? DONE : segmentRun(ticket, 0);
