@@ -133,6 +133,8 @@ export function runHistory(core: WebAssembly.Module | Instances | undefined, his
 
 /** Damage was found and said when the log was opened: nothing more to see. */
 class Ended extends Error {}
+/** What nobody had flushed was on one member after a crash, and that went before an open for writing put it on the others. */
+class TailLost extends Error {}
 
 class World {
   at = -1;
@@ -321,6 +323,10 @@ class World {
     driver.progressed();
   }
 
+  #goneCount(): number {
+    return [...this.#memberOf.values()].filter((member) => member.gone).length;
+  }
+
   #isGone(device: SimulatedDevice): boolean {
     const member = this.#memberOf.get(device) as MemberState;
     if (member.goesIn >= 0 && member.goesIn-- === 0) {
@@ -421,17 +427,30 @@ class World {
       }
       try {
         let earlier: Uint32Array | undefined;
+        const gone = this.#goneCount();
         if (this.#random.chance(0.1)) {
           this.#open(true);
           this.#event('read-only open after a cut');
-          this.#observe();
-          earlier = this.#observed.values.slice(0, this.#model.unitsUsed);
+          this.#goneAtOpen = gone;
+          try {
+            this.#observe();
+            earlier = this.#observed.values.slice(0, this.#model.unitsUsed);
+          } catch (error) {
+            if (!(error instanceof TailLost)) throw error;
+            this.#event('a tail went with its member');
+          }
+          this.#goneAtOpen = -1;
           this.#end();
         }
         this.#open(false);
         this.#volumes();
         this.#observe();
-        if (earlier && this.#setup.trouble === 'none' && earlier.some((value, unit) => value !== this.#observed.values[unit])) {
+        if (
+          earlier &&
+          this.#setup.trouble === 'none' &&
+          gone === this.#goneCount() &&
+          earlier.some((value, unit) => value !== this.#observed.values[unit])
+        ) {
           throw new Violation('P2: a read-only open and the open for writing after it find different states');
         }
         this.#lie(this.#model.groups);
@@ -715,6 +734,8 @@ class World {
 
   // ---- members ----
 
+  /** Members that were gone when a log with an unmended tail was opened for reading; −1: it is not. */
+  #goneAtOpen = -1;
   /** Members that went away so far; they may be back again. */
   #losses = 0;
 
@@ -1143,7 +1164,10 @@ class World {
       const buffer = this.#buffer(count * SECTOR);
       const ticket = driver.run(KIND.READ, space, epoch, at * SECTOR, count * SECTOR, buffer);
       if (ticket.state === 'done') this.#stamps(`P3: ${what} at sector ${at}`, buffer, count, firstUnit + at, values);
-      else this.#tolerate(`read of ${what} at sector ${at}`, ticket, [], false);
+      else if (this.#goneAtOpen >= 0 && this.#goneAtOpen < this.#goneCount() && (ticket.code === CORRUPT || ticket.code === IO)) {
+        this.#goneAtOpen = -1;
+        throw new TailLost();
+      } else this.#tolerate(`read of ${what} at sector ${at}`, ticket, [], false);
       this.#release(buffer);
       return ticket.state === 'done';
     };
