@@ -284,7 +284,7 @@ export function step(index: u32): u32 {
   else if (kind == KIND_CHECK) checkEnd(ticket);
   else if (RAID && kind == KIND_SCRUB) scrubEnd(ticket);
   else if (kind <= KIND_OPEN) free(<u32>load<f64>(ticket, T_OFFSET));
-  else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear();
+  else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear(kind == JOB_COMPACT);
   if (RAID) stripedEnd(ticket);
   assert(flushOwner != ticket && rootOwner != ticket);
   ticketClose(index);

@@ -23,7 +23,7 @@ import {
   slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
 } from '../log/writer';
 import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
-import { admitSurvivor, compactionCount, emptiedWanted, segmentGain, survivorsShort } from './admit';
+import { admitSurvivor, compactionCount, emptiedWanted, noRoom, noRoomSet, segmentGain, survivorsShort } from './admit';
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
 import { rescueRun } from './striped';
@@ -40,7 +40,7 @@ let chosenSegment: u32 = 0;
 
 /**
  * The best victim, or false. How much garbage makes it worth copying: `eager` 0 a twentieth, 1 anything (somebody waits for
- * space), 2 a sixteenth (asked for). Volumes that are given back come first, whatever is in them.
+ * space), 2 a sixteenth (asked for). Volumes that are given back come first, whatever is in them, while there is room to copy it into.
  */
 export function choose(eager: u32): bool {
   let best: f64 = 0;
@@ -52,7 +52,7 @@ export function choose(eager: u32): bool {
     let live = liveCount(load<u32>(eachVolume, V_ID), eachIndex);
     if (live == 0 || last > replaySequence) continue;
     let slots = load<u32>(eachVolume, V_DATA_SLOTS);
-    let leaving = load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE;
+    let leaving = load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE && !noRoom;
     let gain = segmentGain(slots, live);
     let used = <f64>live / <f64>slots;
     if (!leaving && (gain <= 0 || (eager == 0 && used > 0.95) || (eager == 2 && gain * 16 < <i32>slots))) continue;
@@ -175,6 +175,7 @@ export function compactStep(ticket: u32): u32 {
           if (status == FAILED) {
             release(ticket);
             compactionCount();
+            noRoomSet(noRoom + 1);
             if (failedReadOnly) return status;
             if (load<u32>(ticket, T_EPOCH) != 1) return DONE; // no room to copy into now
             store<u32>(ticket, 0, T_C);
@@ -247,6 +248,7 @@ function finish(ticket: u32): u32 {
   count(C_COMPACTED);
   compactedNote();
   compactionCount();
+  noRoomSet(0);
   store<f64>(ticket, 1, T_VALUE);
   return DONE;
 }
