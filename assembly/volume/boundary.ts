@@ -6,7 +6,7 @@ import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
   DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, ERROR_UNSUPPORTED, FAILED, fail,
-  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, WAIT,
 } from '../abi/status';
 import {
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE, planComplete, planOperation,
@@ -40,7 +40,7 @@ import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, rootOwner } from './root';
 import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
-import { canBeFaulted, faultWanted as wantedFault, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
+import { faultPending, faultWanted as wantedFault, flushFaults, flushUnsure, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;
@@ -267,6 +267,7 @@ export function step(index: u32): u32 {
   if (pending && !volumeTakeIn()) return needMemory(pendingBytes());
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
+  if (RAID && faultPending && flushUnsure(ticket)) return WAIT;
   if (RAID && (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT))) {
     status = load<u32>(ticket, T_DENIED) && deniable(ticket, kind) ? DONE : stripedStep(ticket);
     if (status != DONE) return status;
@@ -298,7 +299,7 @@ export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
   if (planOperation(ticket, command) != FLUSH) return;
-  let failed = outcome != 0 && !(RAID && canBeFaulted(ticket, command));
+  let failed = outcome != 0 && !(RAID && outcome == RESULT_IO && flushFaults(ticket, command));
   if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(failed);
   else if (flushOwner == ticket) logFlushEnds(failed);
   else if (RAID && failed) flushLost();

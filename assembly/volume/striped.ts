@@ -27,8 +27,8 @@ import { ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_P
 import { COLUMN_P, COLUMN_Q, LEVEL_1, LEVEL_6, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE,
-  handleOf, redundant, rowAt, rowOf, volumeAt, volumeById, volumeCount,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_NEXT, V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE,
+  handleOf, redundant, rowAt, rowOf, volumeById, volumeHead,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
 import { MODE_WRITE, failedReadOnly, flushLost, mode } from './mode';
@@ -290,10 +290,38 @@ function planStripes(ticket: u32, command: u32, volume: u32, scratch: u32): u32 
 
 // ---- members that fail a write -------------------------------------------------------------------------------------
 
-/** Whether a failed command is of a volume that may do without the member: what it means is seen when all of the plan has ended. */
-export function canBeFaulted(ticket: u32, index: u32): bool {
-  let volume = commandVolume(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
-  return volume != 0 && redundant(volume);
+/**
+ * A write or flush failed. Whether the volume can do without the member, or does already; then it is to be faulted, and a flush that ends from now on is not
+ * believed before that is committed: the device tells of what it lost only once.
+ */
+function faultNote(command: u32): bool {
+  let volume = commandVolume(command);
+  if (!volume || !redundant(volume)) return false;
+  let bit: u32 = 1 << (load<u32>(command, 4) % MEMBER_COUNT_MAX);
+  if (!(load<u32>(volume, V_WRITABLE) & bit)) return true;
+  let fault = load<u32>(volume, V_FAULT);
+  let others = membersMask(load<u32>(volume, V_MEMBERS)) & ~load<u32>(volume, V_READABLE);
+  if (load<u32>(volume, V_DENIED) & bit || !tolerates(load<u32>(volume, V_LEVEL), load<u32>(volume, V_MEMBERS), others | fault | bit)) return false;
+  if (!(fault & bit)) count(C_MEMBER_FAULTED);
+  store<u32>(volume, fault | bit, V_FAULT);
+  faultPending = true;
+  return true;
+}
+
+/** A member is to be faulted, and the host has not answered yet. */
+export let faultPending: bool = false;
+
+/** The same for a flush, when its command ends. */
+export function flushFaults(ticket: u32, index: u32): bool { return faultNote(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES); }
+
+/** Whether a flush in the ticket's plan is of a volume of which a member is to be faulted. */
+export function flushUnsure(ticket: u32): bool {
+  for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
+    let command = load<u32>(ticket, T_PLAN) + i * COMMAND_BYTES;
+    let volume = commandVolume(command);
+    if (load<u32>(command) == FLUSH && volume && load<u32>(volume, V_FAULT)) return true;
+  }
+  return false;
 }
 
 /** Looks at failed writes and flushes of volumes that can do without the member. False: the host has to commit that it is out. */
@@ -306,26 +334,15 @@ function judge(ticket: u32): bool {
     if (!result) continue;
     let command = load<u32>(ticket, T_PLAN) + i * COMMAND_BYTES;
     let operation = load<u32>(command);
-    if ((operation == WRITE || operation == FLUSH) && result == RESULT_IO) {
+    if ((operation == WRITE || operation == FLUSH) && result == RESULT_IO && faultNote(command)) {
       let volume = commandVolume(command);
-      if (volume && redundant(volume)) {
-        let bit: u32 = 1 << (load<u32>(command, 4) % MEMBER_COUNT_MAX);
-        if (!(load<u32>(volume, V_WRITABLE) & bit)) {
-          store<u32>(command, 0, 28); // it is out, and what it did not do does not matter
-          continue;
-        }
-        let fault = load<u32>(volume, V_FAULT);
-        let others = membersMask(load<u32>(volume, V_MEMBERS)) & ~load<u32>(volume, V_READABLE);
-        if (!(load<u32>(volume, V_DENIED) & bit) && tolerates(load<u32>(volume, V_LEVEL), load<u32>(volume, V_MEMBERS), others | fault | bit)) {
-          if (!(fault & bit)) count(C_MEMBER_FAULTED);
-          store<u32>(volume, fault | bit, V_FAULT);
-          waits = true;
-        }
-      }
+      if (load<u32>(volume, V_WRITABLE) & (1 << (load<u32>(command, 4) % MEMBER_COUNT_MAX))) waits = true;
+      else store<u32>(command, 0, 28); // it is out, and what it did not do does not matter
+      continue;
     }
     if (!worst) store<u32>(ticket, i, T_RESULT_INDEX);
     worst = max(worst, result);
-    if (operation == FLUSH && canBeFaulted(ticket, i)) lost = true;
+    if (operation == FLUSH && redundant(commandVolume(command))) lost = true; // it may have been thought that the member could be faulted
   }
   if (waits) return false;
   if (lost) flushLost();
@@ -335,8 +352,7 @@ function judge(ticket: u32): bool {
 
 /** Handle of a member that is to be faulted, or 0xFFFFFFFF. */
 export function faultWanted(): u32 {
-  for (let i: u32 = 0; i < volumeCount; i++) {
-    let volume = volumeAt(i);
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let fault = load<u32>(volume, V_FAULT);
     if (fault) return handleOf(volume) + <u32>ctz(fault);
   }
@@ -352,6 +368,7 @@ export const MEMBER_DENIED: u32 = 4;
 export function memberSet(volume: u32, member: u32, state: u32): void {
   let bit: u32 = 1 << member;
   store<u32>(volume, load<u32>(volume, V_FAULT) & ~bit, V_FAULT);
+  faultPending = faultWanted() != 0xffffffff;
   if (state == MEMBER_DENIED) {
     store<u32>(volume, load<u32>(volume, V_DENIED) | bit, V_DENIED);
     return;

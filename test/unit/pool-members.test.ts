@@ -128,6 +128,64 @@ describe('a pool of several members', () => {
   });
 });
 
+/** Flushes fail while it is said so, and what was written since the last one that did not is forgotten then, as a kernel drops pages. */
+class FailingDevice extends MemoryDevice {
+  failing = 0;
+  #kept: { readonly offset: number; readonly bytes: Uint8Array }[] = [];
+  override write(offset: number, from: Uint8Array): Promise<void> {
+    const bytes = new Uint8Array(from.length);
+    this.readSync(offset, bytes);
+    this.#kept.push({ offset, bytes });
+    return super.write(offset, from);
+  }
+  override flush(): Promise<void> {
+    const kept = this.#kept.splice(0).toReversed();
+    if (this.failing-- <= 0) return super.flush();
+    for (const { offset, bytes } of kept) this.writeSync(offset, bytes);
+    return Promise.reject(new Error('EIO: a flush failed'));
+  }
+}
+
+describe('a flush that fails on members', () => {
+  async function begin(): Promise<{ pool: StoragePool; devices: FailingDevice[] }> {
+    const devices = Array.from({ length: 2 }, () => new FailingDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: '1' });
+    const volume = await pool.createVolume('v', { size: '1MiB' });
+    await volume.write(0, new Uint8Array(64 * BLOCK).fill(1));
+    await volume.flush();
+    return { pool, devices };
+  }
+
+  it('costs one that can be done without its place, before the flush is acknowledged', async () => {
+    const { pool, devices } = await begin();
+    const volume = await pool.volume('v');
+    await volume.write(8 * BLOCK, new Uint8Array(8 * BLOCK).fill(2));
+    devices[1]!.failing = 1;
+    await volume.flush();
+    const crashed = devices.map(copyOf); // what a crash at this moment leaves
+    expect(await read([crashed[0]!])).toEqual({ new: 2, old: 1 });
+    expect(await states(crashed)).toEqual(['online', 'faulted']);
+    expect(await read(crashed)).toEqual({ new: 2, old: 1 });
+    await pool.close();
+  });
+
+  it('costs nothing that was acknowledged where it cannot be done without them: what they lost is written anew', async () => {
+    const { pool, devices } = await begin();
+    const volume = await pool.volume('v');
+    await volume.write(8 * BLOCK, new Uint8Array(8 * BLOCK).fill(2));
+    for (const device of devices) device.failing = 1;
+    await Promise.all([volume.flush(), volume.flush()]);
+    const crashed = devices.map(copyOf);
+    const believed = await states(crashed);
+    expect(believed).toContain('online');
+    for (const [index, member] of crashed.entries()) {
+      if (believed[index] === 'online') expect(await read([member])).toEqual({ new: 2, old: 1 });
+    }
+    expect(await read(crashed)).toEqual({ new: 2, old: 1 });
+    await pool.close();
+  });
+});
+
 describe('the planted fault HIGHEST_GENERATION', () => {
   /** What it would be without ancestry. */
   function highestGeneration(members: readonly (readonly FrameSeen[])[]): FrameSeen {
