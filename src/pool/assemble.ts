@@ -201,7 +201,9 @@ export async function openParts(
     for (const member of seen) {
       const volume = member.label.pool === id ? named.get(member.uuid) : undefined;
       const record = volume?.devices.find((device) => device.uuid === member.uuid);
-      if (volume !== undefined && member.label.volume === volume.id && volume.devices[member.label.member]?.uuid === member.uuid) {
+      // A spare may have the labels of the place that it was about to take.
+      const inPlace = member.label.volume === volume?.id && volume.devices[member.label.member]?.uuid === member.uuid;
+      if (volume !== undefined && (inPlace || volume.spare === true)) {
         // What was away holds what was true then.
         if (record?.state === 'missing' || record?.state === 'faulted') returned.push(member);
         else members.push(member);

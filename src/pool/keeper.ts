@@ -333,9 +333,8 @@ export class Keeper {
     });
     const old = spare === undefined ? undefined : this.members.get(spare.devices[0]!.uuid);
     if (index < 0 || spare === undefined || old === undefined) return undefined;
-    const fresh = randomUuid();
-    this.members.delete(old.uuid);
-    const label = await this.#labelMember('taking a spare', volume, index, old.device, fresh);
+    // It keeps its uuid: cut off between labels and catalogue it is the spare still, and is taken again.
+    const label = await this.#labelMember('taking a spare', volume, index, old.device, old.uuid);
     const member = Member.fresh(old.device, old.path, label);
     const since = this.#generation + 1;
     await this.commit(
@@ -345,7 +344,7 @@ export class Keeper {
           .filter((one) => one.id !== spare.id)
           .map((one) =>
             one.id === volumeId
-              ? { ...one, devices: one.devices.with(index, { uuid: fresh, path: old.path, state: 'rebuilding' as const, since }) }
+              ? { ...one, devices: one.devices.with(index, { uuid: old.uuid, path: old.path, state: 'rebuilding' as const, since }) }
               : one,
           ),
       }),

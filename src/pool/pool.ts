@@ -345,7 +345,13 @@ export class StoragePool extends EventTarget {
    * @internal
    */
   protected async settle(): Promise<void> {
-    if (!this.readOnly) await this.#keeper.exclusive(() => this.#keeper.settle());
+    if (this.readOnly) return;
+    await this.#keeper.exclusive(() => this.#keeper.settle());
+    // A spare is taken when a member fails; a crash may have come in between.
+    for (const volume of this.#keeper.catalogue.storageVolumes) {
+      const faulted = volume.devices.find((member) => member.state === 'faulted');
+      if (faulted !== undefined) await this.#takeSpare(volume.id, faulted.uuid);
+    }
   }
 
   // ——— logs ———

@@ -186,6 +186,54 @@ describe('a flush that fails on members', () => {
   });
 });
 
+describe('a spare', () => {
+  /** Tells of each write, when it is done. */
+  class ToldDevice extends MemoryDevice {
+    told: () => void = () => undefined;
+    override async write(offset: number, from: Uint8Array): Promise<void> {
+      await super.write(offset, from);
+      this.told();
+    }
+  }
+
+  it('takes the place of a member that fails, however often that is cut off', async () => {
+    const devices = [new MemoryDevice('16MiB'), new FailingDevice('16MiB')];
+    const spare = new ToldDevice('17MiB');
+    const pool = await StoragePool.create(devices.map(lend), { raid: '1' });
+    const volume = await pool.createVolume('v', { size: '1MiB' });
+    await volume.write(0, new Uint8Array(64 * BLOCK).fill(1));
+    await volume.flush();
+    await pool.addSpare({ device: lend(spare), path: null });
+    const images: MemoryDevice[][] = [];
+    spare.told = () => {
+      if (images.length < 8) images.push([...devices, spare].map(copyOf));
+    };
+    await volume.write(8 * BLOCK, new Uint8Array(8 * BLOCK).fill(2));
+    (devices[1] as FailingDevice).failing = 1;
+    await volume.flush();
+    await until(async () => (await pool.status()).storageVolumes[0]?.devices.every((device) => device.state === 'online') === true);
+    await pool.close();
+    expect(await read([spare])).toEqual({ new: 2, old: 1 });
+    expect(images.length).toBe(8);
+    for (const image of images) {
+      const again = await open(image);
+      await again.volume('v');
+      await until(async () => (await again.status()).storageVolumes[0]?.devices.every((device) => device.state === 'online') === true);
+      expect((await again.status()).storageVolumes).toHaveLength(1); // the spare is none any more
+      await again.close();
+      expect(await read([image[2]!])).toEqual({ new: 2, old: 1 });
+    }
+  });
+
+  async function until(condition: () => Promise<boolean>): Promise<void> {
+    const started = Date.now();
+    while (!(await condition())) {
+      if (Date.now() - started > 10_000) throw new Error('it has not come to pass within ten seconds');
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+});
+
 describe('the planted fault HIGHEST_GENERATION', () => {
   /** What it would be without ancestry. */
   function highestGeneration(members: readonly (readonly FrameSeen[])[]): FrameSeen {
