@@ -30,7 +30,7 @@ import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
   V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank, unitOf,
 } from './volumes';
-import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
+import { C_PADDED, C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
 import { bump, clear } from '../std/bytes';
 
 export const STREAM_USER: u32 = 0;
@@ -371,6 +371,7 @@ export function bufferPad(stream: u32): void {
   segmentChanged(volume, load<u32>(buffer, B_SEGMENT));
   if (stream < STREAM_META) headerWrite(stream, buffer, slot, RECORD_PADDING, sequence, 0, slots - 1);
   paddingBlocks += slots;
+  count(C_PADDED);
 }
 
 /** The footer's entry for a header slot. */

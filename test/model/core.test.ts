@@ -15,6 +15,8 @@ const SALTS = SEEDS < 100 ? 1 : 3;
 interface Kept {
   readonly seeds: readonly { readonly seed: number; readonly note: string }[];
   readonly histories: readonly (History & { readonly note: string })[];
+  /** Each reaches a rare path of the core that seeds do not. */
+  readonly reaches: readonly (History & { readonly note: string; readonly counter: number })[];
   readonly plants: readonly { readonly plant: number; readonly name: string; readonly seed: number }[];
 }
 const kept = JSON.parse(readFileSync(new URL('seeds.json', import.meta.url), 'utf8')) as Kept;
@@ -77,6 +79,12 @@ describe.skipIf(!built)('the core under the simulator', () => {
 
   test.each(kept.histories)('history of seed $seed: $note', (history) => {
     expect(runHistory(module, readHistory(JSON.stringify(history))).failure).toBeUndefined();
+  });
+
+  test.each(kept.reaches)('history of seed $seed reaches what seeds do not: $note', (history) => {
+    const { failure, counters } = runHistory(module, readHistory(JSON.stringify(history)));
+    expect(failure).toBeUndefined();
+    expect(counters[history.counter]).toBeGreaterThan(0);
   });
 
   test.each(kept.plants)('the planted fault $name is found by seed $seed, which finds nothing without it', ({ plant, seed }) => {

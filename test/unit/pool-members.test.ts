@@ -10,7 +10,7 @@ import { ANCESTORS_MAX, chooseCatalogue, decodeCatalogue, type FrameSeen } from 
 import { FormatCodec } from '../../src/pool/label.ts';
 import { Member } from '../../src/pool/member.ts';
 import { StoragePool } from '../../src/pool/pool.ts';
-import type { RaidLevel } from '../../src/pool/raid.ts';
+import { dataColumns, type RaidLevel } from '../../src/pool/raid.ts';
 
 const BLOCK = 4096;
 const code = (wanted: string) => expect.objectContaining({ code: wanted });
@@ -232,6 +232,45 @@ describe('a spare', () => {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }
+});
+
+describe('a rebuild', () => {
+  class CountedDevice extends MemoryDevice {
+    readonly touched: number[] = [];
+    override read(offset: number, into: Uint8Array): Promise<void> {
+      this.touched.push(offset);
+      return super.read(offset, into);
+    }
+    override write(offset: number, from: Uint8Array): Promise<void> {
+      this.touched.push(offset);
+      return super.write(offset, from);
+    }
+  }
+
+  it.each(['1', '5', '6', '10'] as const)('RAID %s: reads and writes nothing of segments that hold nothing', async (level) => {
+    const devices = Array.from({ length: level === '1' ? 2 : 4 }, () => new CountedDevice('32MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: level });
+    const volume = await pool.createVolume('v', { size: '8MiB' });
+    await volume.write(0, new Uint8Array(4 << 20).fill(1));
+    await volume.flush();
+    const codec = await FormatCodec.create();
+    const { label } = await Member.read(codec, lend(devices[0]!), null);
+    const partBytes = (label.segmentBlocks / dataColumns(level, devices.length)) * BLOCK;
+    const segmentOf = (offset: number): number => Math.floor((offset - label.dataOffset) / partBytes);
+    const uuid = (await Member.read(codec, lend(devices[1]!), null)).uuid;
+    const fresh = new CountedDevice('32MiB');
+    for (const device of devices) device.touched.length = 0;
+    await pool.replaceMember(0, uuid, { device: lend(fresh), path: null });
+    const held = (await pool.status()).storageVolumes[0]!.usedBytes / (label.segmentBlocks * BLOCK);
+    for (const device of [...devices.filter((_, index) => index !== 1), fresh]) {
+      const segments = new Set(device.touched.map(segmentOf).filter((at) => at >= 0 && at < label.segmentCount));
+      expect(segments.size).toBeGreaterThan(0);
+      expect(segments.size).toBeLessThanOrEqual(held);
+    }
+    expect(held).toBeLessThan(label.segmentCount / 2);
+    await pool.close();
+    expect(await read([devices[0]!, fresh, ...devices.slice(2)])).toEqual({ new: 1, old: 1 });
+  });
 });
 
 describe('the planted fault HIGHEST_GENERATION', () => {
