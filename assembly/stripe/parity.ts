@@ -12,7 +12,7 @@ import { BLOCK_BYTES } from '../format/constants';
 import { COLUMN_P, COLUMN_Q, columnOf, columnsOf, copiesOf, memberOf, parityOf } from './geometry';
 
 /** The addresses of a stripe's columns, 0 where one counts as zeros. */
-export const columns: usize = memory.data(128, 16);
+export const columns: usize = memory.data(RAID ? 128 : 16, 16);
 
 // The inner loops do 64 bytes of each column at a time: four registers of P and four of Q (2026-11).
 const CHUNK: u32 = 64;
@@ -108,7 +108,7 @@ function inverse(value: u32): u32 {
   return power(value, 254);
 }
 
-const nibbles: usize = memory.data(32, 16);
+const nibbles: usize = memory.data(RAID ? 32 : 16, 16);
 
 /** into = into ⊕ factor · from. */
 function productAdd(into: u32, from: u32, factor: u32, bytes: u32): void {
