@@ -14,7 +14,7 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { PLANT_HEAL_REUSED, planted } from '../std/plant';
+import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, planted } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory, MEMORY, lacks } from '../abi/status';
 import { READ, T_RESCUE, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -293,6 +293,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         countPath(C_CORRUPT_FOUND);
         return failAt(ERROR_CORRUPT, load<u32>(place, 4), block);
       }
+      if (PLANTS && planted == PLANT_HEAL_UNVERIFIED) bump(request, Q_SOUND, 1);
       store<u32>(request, 3, Q_STATE);
       continue;
     }
