@@ -51,6 +51,7 @@ export interface TicketExports {
   step(ticket: number): number;
   planPointer(ticket: number): number;
   planCount(ticket: number): number;
+  /** How a command of the plan ended. Copies that went well need not be told. */
   complete(ticket: number, index: number, result: number): void;
   /** Of the last ticket that was DONE. */
   ticketResult(ticket: number): number;

@@ -54,6 +54,19 @@ export interface CallbackDevice extends StorageDevice {
   writeThen(offset: number, from: Uint8Array, ended: (error: unknown) => void): void;
 }
 
+/**
+ * A device that can tell whether a short read would come from memory may offer to make it in the call itself. The thread pool costs several times what
+ * such a read does.
+ */
+export interface PromptDevice extends StorageDevice {
+  /** Fills `into` in this call, or answers false, having done nothing that counts: `read` does it then, and says what is wrong if something is. */
+  readPrompt(offset: number, into: Uint8Array): boolean;
+}
+
+export function isPromptDevice(device: StorageDevice): device is PromptDevice {
+  return 'readPrompt' in device;
+}
+
 export function isCallbackDevice(device: StorageDevice): device is CallbackDevice {
   return 'readThen' in device;
 }

@@ -16,6 +16,7 @@ import {
   checkOpen,
   checkRange,
   type CallbackDevice,
+  type PromptDevice,
   type DeviceSupports,
   type SyncStorageDevice,
   type WriteOptions,
@@ -42,21 +43,33 @@ export interface FileDeviceOptions {
 const TRANSFER_BYTES_MAX = 0x7ffff000;
 
 /**
- * With more than so many calls in flight, those that come in one turn of the event loop go to the thread pool in one burst. Each call that finds a thread
- * asleep costs a system call that wakes it, 5 to 10 µs on a virtual machine; a burst wakes each thread once. 4 KiB reads from the page cache through a
- * volume, 32 under way: 70 k/s without, 270 k/s with it (2 cores, nothing else running, 2026-11).
+ * The thread pool works on so many calls at a time (UV_THREADPOOL_SIZE). What comes while it has that many is held back until it has no more than that,
+ * and goes to it in one burst: each call that finds a thread asleep costs a system call that wakes it, 5 to 10 µs on a virtual machine, and a burst wakes
+ * each thread once. Nothing starts later for it than it would have.
  */
-const ALONE = 2;
+const THREADS = 4;
+const SPARE_MAX = 64;
 
-/** One read or write in as many calls as the system makes of it. */
+/**
+ * A read in the call itself that took longer was not from the page cache, or the machine is busy. The next so many reads go to the thread pool before one
+ * is tried again, and twice as many each time that the try is slow again: a slow disk holds the program up for one read in thousands, not for each.
+ */
+const PROMPT_MILLISECONDS = 0.1;
+const PROMPT_REST = 512;
+const PROMPT_REST_MAX = 65536;
+
+const NOTHING = new Uint8Array(0);
+const nobody = (): void => {};
+
+/** One read or write in as many calls as the system makes of it; then it is there for another. */
 class Transfer {
   readonly #fd: number;
   /** Hears when it is over: with the system's error, with null when nothing came or was taken and no error said why, or with undefined. */
   readonly #over: (transfer: Transfer, error: Error | null | undefined) => void;
-  readonly write: boolean;
-  readonly offset: number;
-  readonly bytes: Uint8Array;
-  readonly ended: (error: unknown) => void;
+  write = false;
+  offset = 0;
+  bytes: Uint8Array = NOTHING;
+  ended: (error: unknown) => void = nobody;
   done = 0;
   readonly #called = (error: Error | null, count: number): void => {
     if (error || count <= 0) return this.#over(this, error);
@@ -65,20 +78,9 @@ class Transfer {
     else this.#over(this, undefined);
   };
 
-  constructor(
-    fd: number,
-    over: (transfer: Transfer, error: Error | null | undefined) => void,
-    write: boolean,
-    offset: number,
-    bytes: Uint8Array,
-    ended: (error: unknown) => void,
-  ) {
+  constructor(fd: number, over: (transfer: Transfer, error: Error | null | undefined) => void) {
     this.#fd = fd;
     this.#over = over;
-    this.write = write;
-    this.offset = offset;
-    this.bytes = bytes;
-    this.ended = ended;
   }
 
   next(): void {
@@ -93,7 +95,7 @@ class Transfer {
   }
 }
 
-export class FileDevice implements SyncStorageDevice, CallbackDevice {
+export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevice {
   readonly path: string;
   readonly blockSize = 512;
   readonly supports: DeviceSupports;
@@ -106,10 +108,26 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
   #sizeBytes: number;
   #inFlight = 0;
   #claimed = false;
-  #burst: Transfer[] = [];
+  /** Transfers that the thread pool has. */
+  #started = 0;
+  #held: Transfer[] = [];
+  /** Reads that go to the thread pool before one is tried in the call again, and how many it will be after the next slow one. */
+  #resting = 0;
+  #rest = PROMPT_REST;
+  /** Transfers that are over. */
+  readonly #spare: Transfer[] = [];
   readonly #over = (transfer: Transfer, error: Error | null | undefined): void => {
     const { write, offset, bytes, done, ended } = transfer;
+    if (--this.#started <= THREADS && this.#held.length > 0) {
+      const held = this.#held;
+      this.#held = [];
+      this.#started += held.length;
+      for (const each of held) each.next();
+    }
     const verb = write ? 'write' : 'read';
+    transfer.bytes = NOTHING;
+    transfer.ended = nobody;
+    if (this.#spare.length < SPARE_MAX) this.#spare.push(transfer);
     if (error === undefined) this.#ended(ended, undefined);
     else this.#ended(ended, error ? failed(this.#doing(verb, offset, bytes), error) : this.#short(verb, offset, bytes, done));
   };
@@ -241,7 +259,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
       return queueMicrotask(() => ended(error));
     }
     if (into.length === 0) return queueMicrotask(() => ended(undefined));
-    this.#start(new Transfer(this.#fd, this.#over, false, offset, into, ended));
+    this.#start(false, offset, into, ended);
   }
 
   writeThen(offset: number, from: Uint8Array, ended: (error: unknown) => void): void {
@@ -252,18 +270,22 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
       return queueMicrotask(() => ended(error));
     }
     if (from.length === 0) return queueMicrotask(() => ended(undefined));
-    this.#start(new Transfer(this.#fd, this.#over, true, offset, from, ended));
+    this.#start(true, offset, from, ended);
   }
 
-  /** Hands a transfer to the thread pool: at once when it is alone, else together with the others that come in this turn of the event loop. */
-  #start(transfer: Transfer): void {
-    if (++this.#inFlight <= ALONE) return transfer.next();
-    if (this.#burst.push(transfer) > 1) return;
-    setImmediate(() => {
-      const burst = this.#burst;
-      this.#burst = [];
-      for (const each of burst) each.next();
-    });
+  /** Hands a transfer to the thread pool, or holds it back. */
+  #start(write: boolean, offset: number, bytes: Uint8Array, ended: (error: unknown) => void): void {
+    const transfer = this.#spare.pop() ?? new Transfer(this.#fd, this.#over);
+    transfer.write = write;
+    transfer.offset = offset;
+    transfer.bytes = bytes;
+    transfer.ended = ended;
+    transfer.done = 0;
+    this.#inFlight++;
+    if (this.#started < THREADS) {
+      this.#started++;
+      transfer.next();
+    } else this.#held.push(transfer);
   }
 
   flush(): Promise<void> {
@@ -277,6 +299,28 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice {
         else this.#ended(resolve);
       });
     });
+  }
+
+  readPrompt(offset: number, into: Uint8Array): boolean {
+    if (this.kind !== 'file' || this.direct) return false;
+    if (this.#resting > 0) {
+      this.#resting--;
+      return false;
+    }
+    const before = performance.now();
+    let count: number;
+    try {
+      this.#check('read', offset, into);
+      count = fs.readSync(this.#fd, into, 0, into.length, offset);
+    } catch {
+      return false;
+    }
+    if (performance.now() - before <= PROMPT_MILLISECONDS) this.#rest = PROMPT_REST;
+    else {
+      this.#resting = this.#rest;
+      this.#rest = Math.min(this.#rest * 2, PROMPT_REST_MAX);
+    }
+    return count === into.length;
   }
 
   readSync(offset: number, into: Uint8Array): void {

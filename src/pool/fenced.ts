@@ -5,9 +5,17 @@
 // is not seen: nobody takes it away but who deletes the lock file by hand.
 
 import type { VarveError } from '../errors.ts';
-import type { DeviceSupports, SyncStorageDevice, WriteOptions } from '../device/device.ts';
+import {
+  isCallbackDevice,
+  isPromptDevice,
+  type CallbackDevice,
+  type DeviceSupports,
+  type PromptDevice,
+  type SyncStorageDevice,
+  type WriteOptions,
+} from '../device/device.ts';
 
-export class FencedDevice implements SyncStorageDevice {
+export class FencedDevice implements SyncStorageDevice, CallbackDevice, PromptDevice {
   readonly #device: SyncStorageDevice;
   readonly #lost: () => VarveError | undefined;
 
@@ -35,6 +43,24 @@ export class FencedDevice implements SyncStorageDevice {
 
   write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void> {
     return this.#fenced() ?? this.#device.write(offset, from, options);
+  }
+
+  readThen(offset: number, into: Uint8Array, ended: (error: unknown) => void): void {
+    const device = this.#device;
+    if (isCallbackDevice(device)) device.readThen(offset, into, ended);
+    else device.read(offset, into).then(() => ended(undefined), ended);
+  }
+
+  writeThen(offset: number, from: Uint8Array, ended: (error: unknown) => void): void {
+    const device = this.#device;
+    const error = this.#lost();
+    if (error !== undefined) queueMicrotask(() => ended(error));
+    else if (isCallbackDevice(device)) device.writeThen(offset, from, ended);
+    else device.write(offset, from).then(() => ended(undefined), ended);
+  }
+
+  readPrompt(offset: number, into: Uint8Array): boolean {
+    return isPromptDevice(this.#device) && this.#device.readPrompt(offset, into);
   }
 
   flush(): Promise<void> {

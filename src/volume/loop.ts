@@ -20,7 +20,7 @@
 import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, type TicketExports } from '../core/exports.ts';
 import type { CoreMemory } from '../core/memory.ts';
 import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
-import { isCallbackDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
+import { isCallbackDevice, isPromptDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
 import { CORE_BUSY, CORE_LIMIT, errorFromCore, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { nextTask } from './turn.ts';
 
@@ -66,6 +66,9 @@ const VERB: readonly string[] = [
   'scrub',
 ];
 const RESOLVED = Promise.resolve();
+const FLIGHTS_KEPT = 64;
+/** Longer reads take the time of several trips to the thread pool, and there they do not hold the program up. */
+const PROMPT_BYTES = 16384;
 /** `failureVolume` from here on: the failure has no place. */
 const VOLUME_LIMIT = 0xfffe;
 const NO_PAYLOAD = undefined;
@@ -163,6 +166,17 @@ class Ticket {
   }
 }
 
+/** A device command in flight. It serves one after the other: `ended` goes out bare to devices that answer in callbacks, once for each. */
+class Flight {
+  ticket: Ticket | undefined;
+  index = 0;
+  readonly ended: (error: unknown) => void;
+
+  constructor(landed: (flight: Flight, error: unknown) => void) {
+    this.ended = (error) => landed(this, error);
+  }
+}
+
 export class Loop {
   /** By handle: volume id × 32 + member. */
   readonly devices = new Map<number, StorageDevice>();
@@ -188,6 +202,7 @@ export class Loop {
 
   /** Of the last synchronous transfer, for the next. */
   #spareTicket: Ticket | undefined;
+  readonly #landedFlights: Flight[] = [];
 
   /** Answered at once since I/O was last heard of. */
   #answeredBytes = 0;
@@ -273,9 +288,8 @@ export class Loop {
     return ticket.error === undefined ? this.#answered(length) : Promise.reject(ticket.error);
   }
 
-  /** The answer to a transfer that was done at once: in a later task when so much was answered in this one that I/O in flight starves. */
+  /** The answer to a transfer that was done at once: in a later task when so much was answered in this one that I/O and timers starve. */
   #answered(length: number): Promise<void> {
-    if (this.#inFlight === 0) return RESOLVED;
     this.#answeredBytes += length;
     if (this.#answeredBytes < TASK_BYTES) return RESOLVED;
     this.#nextTask ??= nextTask().then(() => {
@@ -551,8 +565,11 @@ export class Loop {
     let address = core.planPointer(ticket.id) >>> 0;
     for (let index = 0; index < count; index++, address += COMMAND_BYTES) {
       decodeCommand(this.#memory.view, address, command);
-      if (command.op >= OP_COPY_FIRST) core.complete(ticket.id, index, this.#copy(ticket, command));
-      else if (this.#dead) return false;
+      if (command.op >= OP_COPY_FIRST) {
+        const result = this.#copy(ticket, command);
+        if (result !== RESULT.OK) core.complete(ticket.id, index, result);
+      } else if (this.#dead) return false;
+      else if (command.op === OP.READ && !this.sync && this.#readPrompt(ticket, command)) continue;
       else if (this.sync) core.complete(ticket.id, index, this.#performSync(ticket, command));
       else this.#startCommand(ticket, index, command);
     }
@@ -579,16 +596,26 @@ export class Loop {
     return RESULT.OK;
   }
 
+  /** Short reads that come from memory anyway. */
+  #readPrompt(ticket: Ticket, command: Command): boolean {
+    const { offset, address, length } = command;
+    if (length > PROMPT_BYTES) return false;
+    const device = this.devices.get(command.device);
+    if (device === undefined || !isPromptDevice(device) || !device.readPrompt(offset, this.#memory.slice(address, length))) return false;
+    ticket.worked = true;
+    return true;
+  }
+
   #startCommand(ticket: Ticket, index: number, command: Command): void {
     const { op, offset, address, length } = command;
     if (op === OP.FLUSH && this.#fenced()) return;
     ticket.pending++;
     ticket.worked = true;
     this.#inFlight++;
-    const ended = (error: unknown): void => {
-      if (error !== undefined) ticket.cause = error;
-      this.#completed(ticket, index, error === undefined ? RESULT.OK : resultOf(error));
-    };
+    const flight = this.#landedFlights.pop() ?? new Flight(this.#landed);
+    flight.ticket = ticket;
+    flight.index = index;
+    const { ended } = flight;
     let performed: Promise<void>;
     try {
       const device = this.#device(command.device);
@@ -620,6 +647,15 @@ export class Loop {
       (error: unknown) => ended(error ?? new Error('the device gave no reason')),
     );
   }
+
+  readonly #landed = (flight: Flight, error: unknown): void => {
+    const { ticket, index } = flight;
+    if (ticket === undefined) return this.stop('VARVE_INTERNAL', 'a device answered a command twice', error);
+    flight.ticket = undefined;
+    if (this.#landedFlights.length < FLIGHTS_KEPT) this.#landedFlights.push(flight);
+    if (error !== undefined) ticket.cause = error;
+    this.#completed(ticket, index, error === undefined ? RESULT.OK : resultOf(error));
+  };
 
   #performSync(ticket: Ticket, command: Command): number {
     const { offset, address, length } = command;

@@ -1,6 +1,6 @@
 // A core that follows a script, and insists on the rules of the boundary: no step while commands of the plan are open, no completion twice, no growth
 // while a device command is in flight.
-import { KIND, STATUS, type TicketExports } from '../../src/core/exports.ts';
+import { KIND, RESULT, STATUS, type TicketExports } from '../../src/core/exports.ts';
 import { COMMAND_BYTES, encodeCommand, OP, type Command } from '../../src/core/plan.ts';
 
 export interface FakeTicket {
@@ -102,8 +102,12 @@ export class FakeCore implements TicketExports {
         flags: 0,
         ...command,
       });
+      if ((command.op ?? 0) >= OP.COPY_IN) {
+        ticket.results[index] = RESULT.OK; // only what went wrong is told of copies
+        return;
+      }
       ticket.open.add(index);
-      if ((command.op ?? 0) < OP.COPY_IN) this.#inFlight++;
+      this.#inFlight++;
     });
     ticket.device = value.plan.length;
     return STATUS.PLAN;
@@ -119,10 +123,11 @@ export class FakeCore implements TicketExports {
 
   complete(id: number, index: number, result: number): void {
     const ticket = this.#tickets.get(id);
-    if (!ticket?.open.delete(index)) throw new Error(`completion of command ${index} of ticket ${id}, which is not open`);
+    if (!ticket) throw new Error(`completion of command ${index} of ticket ${id}, which has ended`);
     this.#checkGrowth();
     ticket.results[index] = result;
-    if (new DataView(this.memory.buffer).getUint32(ticket.planAddress + index * COMMAND_BYTES, true) < OP.COPY_IN) this.#inFlight--;
+    if (ticket.open.delete(index)) this.#inFlight--;
+    else if (result === RESULT.OK) throw new Error(`completion of command ${index} of ticket ${id}, which is not open`);
   }
 
   ticketResult(): number {
