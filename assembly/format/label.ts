@@ -29,7 +29,6 @@
 // The offsets follow from the size and C; they are stored so that a reader in any language can be checked against them, and
 // a label whose offsets do not follow is refused.
 
-import { xxh64 } from '../std/checksum';
 import { columnsOf, LEVEL_SINGLE, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
 import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';

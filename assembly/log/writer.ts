@@ -17,9 +17,9 @@ import { count } from '../std/counters';
 import { BLOCK_BYTES, BLOCK_SHIFT, FORMAT_MAJOR, VOLUME_NONE } from '../format/constants';
 import { blockSeed, logIdentity } from '../format/key';
 import {
-  ENTRY_BYTES, ENTRY_MOVED, ENTRY_TRIM, RECORD_DATA_MAX, RECORD_ENTRIES_MAX, RECORD_FIXED_BYTES, RECORD_MAGIC, RECORD_MOVE, RECORD_OPERATION, RECORD_PADDING,
-  R_DATA, R_DURABLE, R_ENTRIES, R_EPOCH, R_FILL, R_FIRST, R_INCARNATION, R_KIND, R_PAYLOAD, R_PREVIOUS, R_SLOT, R_SOURCE_FILL, R_SOURCE_SEGMENT,
-  R_SOURCE_VOLUME, R_STREAM, R_UUID, entryWrite, recordSeal,
+  ENTRY_BYTES, ENTRY_MOVED, ENTRY_TRIM, RECORD_DATA_MAX, RECORD_ENTRIES_MAX, RECORD_FIXED_BYTES, RECORD_MAGIC, RECORD_MOVE, RECORD_OPERATION,
+  RECORD_PADDING, R_DATA, R_DURABLE, R_ENTRIES, R_EPOCH, R_FILL, R_FIRST, R_INCARNATION, R_KIND, R_PAYLOAD, R_PREVIOUS, R_SLOT, R_SOURCE_FILL,
+  R_SOURCE_SEGMENT, R_SOURCE_VOLUME, R_STREAM, R_UUID, entryWrite, recordSeal,
 } from '../format/record';
 import {
   FOOTER_FIXED_BYTES, FOOTER_MAGIC, F_DURABLE, F_FILL, F_FIRST, F_INCARNATION, F_LAST, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME,
@@ -28,7 +28,8 @@ import {
 import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
-  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf, segmentTake, sumsMake, volumeById, segmentBlank, unitOf,
+  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf,
+  segmentTake, sumsMake, volumeById, segmentBlank, unitOf,
 } from './volumes';
 import { C_PADDED, C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
 import { bump, clear } from '../std/bytes';

@@ -9,8 +9,8 @@ import {
   failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, WAIT,
 } from '../abi/status';
 import {
-  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE, planComplete, planOperation,
-  ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
+  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
+  planComplete, planOperation, ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
@@ -18,9 +18,13 @@ import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT, V_ROOTS, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal,
+  sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT,
+  V_ROOTS, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
 } from '../log/volumes';
-import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes } from '../log/writer';
+import {
+  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes,
+} from '../log/writer';
 import { C_GROWN } from '../log/counting';
 import {
   canGiveVolume as policyGives, growthAllowed as allowGrowth, growthDenied as denyGrowth, liveBlocks, policySet as setPolicy, reserveSegments,
@@ -40,7 +44,9 @@ import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, rootOwner } from './root';
 import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
-import { faultPending, faultWanted as wantedFault, flushFaults, flushUnsure, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep } from './striped';
+import {
+  faultPending, faultWanted as wantedFault, flushFaults, flushUnsure, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep,
+} from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;

@@ -10,7 +10,7 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
+import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planClear, planDevice, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';

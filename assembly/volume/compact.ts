@@ -9,18 +9,19 @@
 import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, needMemory, MEMORY, lacks } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, MEMORY, lacks } from '../abi/status';
 import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
-import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entrySpace, entrySum } from '../format/record';
 import { liveCount, tableMove } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_SEGMENT_COUNT, V_STATE, blockOf, planBlocks, segmentOf, volumeAt, volumeCount, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf, planBlocks,
+  segmentOf, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
 } from '../log/volumes';
 import {
-  B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
-  slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
+  B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence,
+  sequenceTake, slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
 } from '../log/writer';
 import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
 import { admitSurvivor, compactionCount, emptiedWanted, noRoom, noRoomSet, segmentGain, survivorsShort } from './admit';

@@ -15,13 +15,13 @@ import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, needMemory, MEMORY, lacks } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, MEMORY, lacks } from '../abi/status';
 import { READ, T_RESCUE, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { KIND_MAPPED, foundBirth, foundBlock, foundVolume, tableResolve, tableResolveRange } from '../table/index';
 import {
-  SEG_BUFFER, SEG_FILL, SEG_PINS, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED, failAtSlot, segmentPin,
+  SEG_BUFFER, SEG_FILL, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED, failAtSlot, segmentPin,
 } from '../log/volumes';
 import { B_ENTRIES, B_FILL, B_LOADED, B_PINS, slotAddress } from '../log/writer';
 import { ENTRY_BYTES, entrySum } from '../format/record';

@@ -13,8 +13,8 @@ import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
 import {
-  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf,
-  segmentsOfAll, volumeHead, volumeTotals,
+  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost,
+  segmentFree, segmentOf, segmentsOfAll, volumeHead, volumeTotals,
 } from '../log/volumes';
 import {
   B_DURABLE, B_FILL, B_INFLIGHT, B_PINS, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer,

@@ -17,7 +17,9 @@ import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_REUSED, PLANT_REBUILD_SKIPS, planted } from '../std/plant';
 import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
+import {
+  READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planDevice, planResult,
+} from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';
@@ -27,8 +29,9 @@ import { ENTRY_BYTES, entryBirth, entryBlock, entryKind, entrySum, recordVerify 
 import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS, V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE,
-  V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes, redundant, rowAt, segmentChanged, segmentOf, volumeAt, volumeById, volumeCount,
+  META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS,
+  V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes,
+  redundant, rowAt, segmentChanged, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
 import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';

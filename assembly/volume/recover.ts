@@ -28,15 +28,21 @@ import { identitySet, pageSeed } from '../format/key';
 
 
 import {
-  CUT_BYTES, LIST_BYTES, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_GENERATION, O_HEIGHT, O_INCARNATION, O_INCARNATION_START, O_KEY, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, ROOT_BAD, ROOT_UNKNOWN, ROOT_VALID, STREAM_BYTES, S_LIST_COUNT, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME, rootVerify,
+  CUT_BYTES, LIST_BYTES, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_GENERATION, O_HEIGHT, O_INCARNATION, O_INCARNATION_START, O_KEY,
+  O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, ROOT_BAD, ROOT_UNKNOWN, ROOT_VALID,
+  STREAM_BYTES, S_LIST_COUNT, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME, rootVerify,
 } from '../format/root';
 import {
-  FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT, pagePlausible,
+  FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B,
+  N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT,
+  pagePlausible,
 } from '../format/page';
-import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
 import {
-  FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes, readableOf,
-  segmentOf, volumeAt, volumeById, volumeCount, planBlocks, V_NEXT, volumeHead,
+  LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize,
+} from '../table/index';
+import {
+  FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes,
+  readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
 import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
@@ -45,13 +51,19 @@ import { checkpointRun, listsRenew, segmentEntryRead, stateReferenceSet } from '
 import { collectFree } from './flush';
 import { failedReadOnly, MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
 import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
-import { checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset, rootRun, startSequenceSet, topNodes, topSet } from './root';
+import {
+  checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset,
+  rootRun, startSequenceSet, topNodes, topSet,
+} from './root';
 import { CUT_MAX } from '../format/root';
 import { C_CHECKPOINT_AT_OPEN } from '../log/counting';
 import { tailRun } from './mend';
 import { stateImageRead, stateInitialize } from './state';
 
-import { TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize, treeSweep } from './tree';
+import {
+  TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize,
+  treeSweep,
+} from './tree';
 
 let area: u32 = 0;
 let planCopies: u32 = 0;

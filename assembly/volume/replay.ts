@@ -9,28 +9,32 @@ import { READ, T_RESULT, WRITE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
 import {
-  FOOTER_FIXED_BYTES, F_DURABLE, F_INCARNATION, F_LAST, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS,
-  SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify,
+  FOOTER_FIXED_BYTES, F_DURABLE, F_INCARNATION, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME, F_USED, SLOT_FLAG_MOVE,
+  SLOT_FLAG_OPERATIONS, SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify,
 } from '../format/footer';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION, R_KIND,
-  R_PAYLOAD, R_PREVIOUS, R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSequences,
-  recordSlots, recordVerify,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION,
+  R_KIND, R_PAYLOAD, R_PREVIOUS, R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum,
+  recordSequences, recordSlots, recordVerify,
 } from '../format/record';
 import {
-  LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT,
-  S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
+  LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL,
+  S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
 } from '../format/root';
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
-  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks, planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeAt, volumeById, volumeCount, volumeTotals, handleOf, V_NEXT, volumeHead, failAtSlot, unitOf,
+  FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS,
+  V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks,
+  planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeById, volumeTotals, V_NEXT,
+  volumeHead, failAtSlot, unitOf,
 } from '../log/volumes';
 import {
-  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SEGMENT, B_SUBMITTED, B_VOLUME, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
-  footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
+  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen,
+  chainSet, durableSequence, durableSet, epoch, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
 } from '../log/writer';
 import {
-  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
+  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP,
+  C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
 import { FILL_MARGIN, cutFind, cutTo, incarnationStart, openedRoot, startSequence } from './root';

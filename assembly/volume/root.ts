@@ -8,20 +8,22 @@
 
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
+import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
-  CUT_BYTES, CUT_MAX, LIST_BYTES, LIST_MAX, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_END, O_FLAGS, O_GENERATION, O_HEIGHT, O_INCARNATION,
-  O_INCARNATION_START, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, STREAM_BYTES,
-  S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, rootSeal,
+  CUT_BYTES, CUT_MAX, LIST_BYTES, LIST_MAX, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_END, O_FLAGS, O_GENERATION, O_HEIGHT,
+  O_INCARNATION, O_INCARNATION_START, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID,
+  STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_VOLUME, rootSeal,
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_ID, V_RELEASE_COMMITS, V_ROOTS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf, planMemberFlushes, readableOf, writableOf, SEG_FILL, V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
+  V_FREE, V_ID, V_RELEASE_COMMITS, V_ROOTS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf,
+  planMemberFlushes, readableOf, writableOf, V_SEGMENT_BLOCKS, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
+  B_DETACHED, B_DURABLE, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
+  nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';

@@ -17,18 +17,21 @@ import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_UNVERIFIED, PLANT_NO_PARITY, PLANT_STALE_TRUSTED, planted } from '../std/plant';
 import { DONE, FAILED, PLAN, RESULT_IO, WAIT, needMemory } from '../abi/status';
 import {
-  COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX, T_ROOT_STATE, T_ROWS, T_SCRATCH, T_STRIPED,
-  WRITE, planAdd, planClear, planMark, planResult, planSwap,
+  COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX,
+  T_ROWS, T_SCRATCH, T_STRIPED, WRITE, planAdd, planClear, planMark, planResult, planSwap,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { footerVerify } from '../format/footer';
 import { blockSeed, pageSeed } from '../format/key';
-import { ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySum, recordSlots, recordVerify } from '../format/record';
+import {
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySum,
+  recordSlots, recordVerify,
+} from '../format/record';
 import { COLUMN_P, COLUMN_Q, LEVEL_1, LEVEL_6, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_NEXT, V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE,
-  handleOf, redundant, rowAt, rowOf, volumeById, volumeHead,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_NEXT,
+  V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE, handleOf, redundant, rowAt, rowOf, volumeById, volumeHead,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
 import { MODE_WRITE, failedReadOnly, flushLost, mode } from './mode';

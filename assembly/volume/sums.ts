@@ -10,10 +10,12 @@ import { READ } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { FOOTER_FIXED_BYTES, F_USED, footerVerify } from '../format/footer';
 import {
-  ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySpace, recordSlots, recordVerify,
+  ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind,
+  entrySpace, recordSlots, recordVerify,
 } from '../format/record';
 import {
-  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS, blockOf, planChecked, segmentOf, sumsMake, planBlocks,
+  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS,
+  blockOf, planChecked, segmentOf, sumsMake,
 } from '../log/volumes';
 import { slotHeaderWrite } from '../log/writer';
 import { spacePointer, tableOwns } from '../table/index';
