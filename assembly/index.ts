@@ -3,7 +3,7 @@
 
 export {
   exchange, configure, volumeAdd, volumeEvacuate, volumeState, volumeRemove, wantsVolume, canGiveVolume, policySet, growthDenied,
-  growthAllowed, submit, step, planPointer, planCount, complete, ticketResult, failure, failureVolume, failureBlock, memoryDenied, memoryNeeded,
+  growthAllowed, submit, step, planPointer, complete, ticketResult, failure, failureVolume, failureBlock, memoryDenied, memoryNeeded,
   backgroundWanted, sourceCount, sourceGet, snapshotCount, snapshotGet, currentEpoch, figure, volumeFigure, counter, problemTake, plant,
   diffBegin, diffNext, diffBlock, diffCount, diffKind,
 } from './volume/boundary';

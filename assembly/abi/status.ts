@@ -7,6 +7,8 @@ export const PLAN: u32 = 1;
 export const WAIT: u32 = 2;
 export const MEMORY: u32 = 3;
 export const FAILED: u32 = 4;
+/** Above it, PLAN has the number of commands. */
+export const STATUS_BITS: u32 = 3;
 
 export const ERROR_NO_SPACE: u32 = 1;
 export const ERROR_CORRUPT: u32 = 2;

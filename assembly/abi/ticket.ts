@@ -171,6 +171,12 @@ export function planComplete(ticket: u32, index: u32, result: u32): void {
 export function planOperation(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
 }
+/** The first command, a write, goes through to the medium: it is written and flushed in one. */
+export function planThrough(ticket: u32): void { store<u32>(load<u32>(ticket, T_PLAN), 1, 24); }
+
+export function planIsThrough(ticket: u32, index: u32): bool {
+  return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 24) != 0;
+}
 export function planResult(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 28);
 }

@@ -29,7 +29,7 @@
 // The offsets follow from the size and C; they are stored so that a reader in any language can be checked against them, and
 // a label whose offsets do not follow is refused.
 
-import { columnsOf, LEVEL_SINGLE, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
+import { columnsOf, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
 import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
 import { clear } from '../std/bytes';
@@ -157,7 +157,8 @@ export function labelBackOffset(sizeBytes: f64): f64 {
  * Lays out a member whose size, level, member count and strip are in `fields`: rounds the size down to blocks and fills in the catalogue slot and the
  * segments. On `single` the segment is the largest power of two of blocks, from 8 to 1024, that gives at least 32 segments; on the others the largest
  * number of whole stripes that does and is at most 1024 blocks, but never less than 8 stripes. One that is there already is kept (tests).
- * FORMAT_BOUNDS when the device is too small, FORMAT_FIELDS when the level cannot be like that, FORMAT_FEATURES when this build knows `single` only.
+ * FORMAT_BOUNDS when the device is too small, FORMAT_FIELDS when the level cannot be like that. A build without RAID takes
+ * it for granted that the level is `single`.
  */
 export function labelLayout(fields: u32): u32 {
   const f = <usize>fields;
@@ -168,7 +169,6 @@ export function labelLayout(fields: u32): u32 {
   const level = <u32>field(f, FIELD_LEVEL) - 1;
   const members = <u32>field(f, FIELD_MEMBERS);
   const strip = <u32>field(f, FIELD_STRIP);
-  if (!RAID && level != LEVEL_SINGLE) return FORMAT_FEATURES;
   if (RAID && !geometryFits(level, members, strip)) return FORMAT_FIELDS;
   const stripe = RAID && level ? columnsOf(level, members) * strip : 1;
   let blocks = RAID && level ? ((size - 2 * area) / BLOCK_BYTES / strip) * stripe : (size - 2 * area) / BLOCK_BYTES;

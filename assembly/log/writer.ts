@@ -316,10 +316,9 @@ export function recordClose(stream: u32): void {
   let volume = load<u32>(buffer, B_VOLUME);
   let index = load<u32>(buffer, B_SEGMENT);
   let segment = segmentOf(volume, index);
-  let header = slotAddress(buffer, slot);
   let first = load<u64>(buffer, B_FIRST);
   let last = kind == RECORD_OPERATION ? first : first + <u64>entries - 1;
-  headerWrite(stream, buffer, slot, kind, first, kind == RECORD_OPERATION ? 0 : entries, load<u32>(buffer, B_RECORD_DATA));
+  headerWrite(stream, buffer, slot, kind, first, kind == RECORD_OPERATION ? 0 : entries, load<u32>(buffer, B_RECORD_DATA), volume, index);
   if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
   store<u64>(segment, last, SEG_LAST);
   store<u16>(segment, <u16>load<u32>(buffer, B_FILL), SEG_USED);
@@ -329,9 +328,7 @@ export function recordClose(stream: u32): void {
 }
 
 /** The fixed part of a record's header, its seal, and its entry for the footer. */
-function headerWrite(stream: u32, buffer: u32, slot: u32, kind: u32, first: u64, entries: u32, data: u32): void {
-  let volume = load<u32>(buffer, B_VOLUME);
-  let index = load<u32>(buffer, B_SEGMENT);
+function headerWrite(stream: u32, buffer: u32, slot: u32, kind: u32, first: u64, entries: u32, data: u32, volume: u32, index: u32): void {
   let header = slotAddress(buffer, slot);
   store<u32>(header, RECORD_MAGIC);
   store<u16>(header, FORMAT_MAJOR, 4);
@@ -370,7 +367,7 @@ export function bufferPad(stream: u32): void {
   store<u32>(buffer, slot + slots, B_FILL);
   store<u16>(segmentOf(volume, load<u32>(buffer, B_SEGMENT)), <u16>(slot + slots), SEG_USED);
   segmentChanged(volume, load<u32>(buffer, B_SEGMENT));
-  if (stream < STREAM_META) headerWrite(stream, buffer, slot, RECORD_PADDING, sequence, 0, slots - 1);
+  if (stream < STREAM_META) headerWrite(stream, buffer, slot, RECORD_PADDING, sequence, 0, slots - 1, volume, load<u32>(buffer, B_SEGMENT));
   paddingBlocks += slots;
   count(C_PADDED);
 }

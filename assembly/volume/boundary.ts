@@ -6,7 +6,7 @@ import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
   DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, ERROR_UNSUPPORTED, FAILED, fail,
-  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, WAIT,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, STATUS_BITS, WAIT,
 } from '../abi/status';
 import {
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
@@ -38,7 +38,7 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushLost, logFlushEnds, mode, rootFlushEnds } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushLost, logFlushEnds, logFlushes, mode, rootFlushEnds, rootFlushes } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
@@ -256,6 +256,17 @@ function run(ticket: u32, kind: u32): u32 {
   return fail(ERROR_RANGE);
 }
 
+/** The same, with what lies between blocks of a storage volume and commands for its members. */
+function runStriped(ticket: u32, kind: u32): u32 {
+  let status: u32 = load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT) ? stripedStep(ticket) : DONE;
+  while (status == DONE) {
+    status = run(ticket, kind);
+    if (status != PLAN || !load<u32>(ticket, T_MARKED)) break;
+    status = stripedBegin(ticket); // DONE: there was nothing to be performed
+  }
+  return status;
+}
+
 /** Whether a ticket can end for want of memory: a client's, in the middle of nothing that others wait for. */
 function deniable(ticket: u32, kind: u32): bool {
   return (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM || kind == KIND_OPERATION) && flushOwner != ticket && rootOwner != ticket;
@@ -274,13 +285,9 @@ export function step(index: u32): u32 {
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
   if (RAID && faultPending && flushUnsure(ticket)) return WAIT;
-  if (RAID && (load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT))) {
-    status = load<u32>(ticket, T_DENIED) && deniable(ticket, kind) ? DONE : stripedStep(ticket);
-    if (status != DONE) return status;
-  }
   if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
-  else status = run(ticket, kind);
-  if (RAID && status == PLAN && load<u32>(ticket, T_MARKED)) return stripedBegin(ticket);
+  else status = RAID ? runStriped(ticket, kind) : run(ticket, kind);
+  if (status == PLAN) return load<u32>(ticket, T_PLAN_COUNT) << STATUS_BITS | PLAN;
   if (status != DONE && status != FAILED) return status;
   result = load<f64>(ticket, T_VALUE);
   if (kind == KIND_READ || kind == KIND_WRITE || kind == KIND_TRIM) readWriteEnd(ticket);
@@ -300,15 +307,18 @@ export function step(index: u32): u32 {
 }
 
 export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN); }
-export function planCount(index: u32): u32 { return load<u32>(ticketPointer(index), T_PLAN_COUNT); }
 export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
-  if (planOperation(ticket, command) != FLUSH) return;
-  let failed = outcome != 0 && !(RAID && outcome == RESULT_IO && flushFaults(ticket, command));
-  if (load<u32>(ticket, T_ROOT_STATE)) rootFlushEnds(failed);
-  else if (flushOwner == ticket) logFlushEnds(failed);
-  else if (RAID && failed) flushLost();
+  let failed = outcome != 0;
+  if (RAID && failed && planOperation(ticket, command) == FLUSH) {
+    failed = outcome != RESULT_IO || !flushFaults(ticket, command);
+    if (failed && !load<u32>(ticket, T_ROOT_STATE) && flushOwner != ticket) flushLost();
+  }
+  // While flushes of either are under way, its ticket has no other commands.
+  if (load<u32>(ticket, T_ROOT_STATE)) {
+    if (rootFlushes) rootFlushEnds(failed);
+  } else if (flushOwner == ticket && logFlushes) logFlushEnds(failed);
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }

@@ -15,7 +15,9 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planMarked } from '../abi/ticket';
+import {
+  T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planIsThrough, planMarked, planThrough,
+} from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
   ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
@@ -24,7 +26,7 @@ import {
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS,
-  V_STATE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, writableOf, V_NEXT, eachIndex,
+  V_STATE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
   eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
@@ -33,7 +35,7 @@ import {
   durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
   recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
-import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
+import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
@@ -98,6 +100,8 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       planClear(ticket);
       if (RAID) for (let stream: u32 = 0; stream < STREAM_META + 2; stream++) if (stream < STREAM_META || everything) bufferPad(stream);
+      let dirty: u32 = 0;
+      for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) dirty |= load<u32>(volume, V_DIRTY);
       for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
         if (load<u32>(buffer, B_DETACHED)) continue;
         planWrite(ticket, buffer);
@@ -105,6 +109,12 @@ export function flushRun(ticket: u32, everything: bool): u32 {
         if (load<u32>(buffer, B_STREAM) < STREAM_META && !load<u32>(buffer, B_SEALED)) store<u64>(buffer, chainOf(load<u32>(buffer, B_STREAM)), B_FLUSHING_CHAIN);
       }
       store<u32>(ticket, 3, T_FLUSH_STATE);
+      if (planCountOf(ticket) == 1 && !dirty && !(RAID && load<u32>(ticket, T_MARKED))) {
+        // One write, and nothing written before it that a flush would be needed for.
+        planThrough(ticket);
+        logFlushesSet(1);
+        count(C_FLUSH_THROUGH);
+      }
       if (planCountOf(ticket)) return PLAN;
       continue;
     }
@@ -186,7 +196,7 @@ function inflight(): bool {
   return false;
 }
 
-/** Adds the write of what is ready in the buffer, if anything; marks it submitted and its members dirty. */
+/** Adds the write of what is ready in the buffer, if anything; marks it submitted. */
 function planWrite(ticket: u32, buffer: u32): bool {
   let from = load<u32>(buffer, B_SUBMITTED);
   let to = bufferReady(buffer);
@@ -194,13 +204,13 @@ function planWrite(ticket: u32, buffer: u32): bool {
   let volume = load<u32>(buffer, B_VOLUME);
   planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from), slotAddress(buffer, from), to - from);
   store<u32>(buffer, to, B_SUBMITTED);
-  store<u32>(volume, load<u32>(volume, V_DIRTY) | writableOf(volume), V_DIRTY);
   return true;
 }
 
 /** Members that were written to are dirty from when the write ended, whatever was flushed while it was under way. */
 function markWritten(ticket: u32): void {
   for (let i: u32 = 0; i < planCountOf(ticket); i++) {
+    if (planIsThrough(ticket, i)) continue;
     let handle = planDevice(ticket, i);
     let volume = volumeById(handle / MEMBER_COUNT_MAX);
     store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, planMarked(ticket, i), handle), V_DIRTY);

@@ -703,7 +703,7 @@ function padded(which: u32): bool {
   if (load<u32>(at, K_STATE) != 1 || load<u32>(at, K_COUNT) || load<u64>(at, K_FIRST) > applied) return false;
   let item = walkAt(which, load<u32>(at, K_ITEM));
   let header = headerOf(item, at);
-  taken(which, at, item, header, load<u32>(at, K_SLOT) + 1 + load<u32>(at, K_BLOCKS));
+  taken(at, item, header, load<u32>(at, K_SLOT) + 1 + load<u32>(at, K_BLOCKS), load<u32>(item, W_VOLUME), load<u32>(item, W_SEGMENT));
   return true;
 }
 
@@ -773,14 +773,12 @@ function apply(which: u32, at: usize): u32 {
   if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
   store<u64>(segment, last, SEG_LAST);
   if (RAID && last > durableMost && !load<u32>(item, W_UNSURE)) store<u32>(item, slot + 1, W_UNSURE);
-  taken(which, at, item, header, slot + 1 + blocks);
+  taken(at, item, header, slot + 1 + blocks, volume, index);
   return DONE;
 }
 
 /** The cursor goes behind a record: up to here the segment is in use. */
-function taken(which: u32, at: usize, item: u32, header: u32, slot: u32): void {
-  let volume = load<u32>(item, W_VOLUME);
-  let index = load<u32>(item, W_SEGMENT);
+function taken(at: usize, item: u32, header: u32, slot: u32, volume: u32, index: u32): void {
   let segment = segmentOf(volume, index);
   store<u16>(segment, <u16>slot, SEG_USED);
   let whole = load<u32>(item, W_MODE) == 1 && slot == load<u32>(item, W_END);

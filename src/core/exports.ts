@@ -27,8 +27,10 @@ export const MEMBER = { ONLINE: 1, OUT: 2, REBUILDING: 3, DENIED: 4 } as const;
 /** One more than the largest kind. */
 export const KIND_LIMIT = 17;
 
-/** What `step` answers. */
+/** What `step` answers in its low bits; above them, with PLAN, the number of commands. */
 export const STATUS = { DONE: 0, PLAN: 1, WAIT: 2, MEMORY: 3, FAILED: 4 } as const;
+export const STATUS_BITS = 3;
+export const STATUS_MASK = 2 ** STATUS_BITS - 1;
 
 /** What `complete` is told. */
 export const RESULT = { OK: 0, IO: 1, NO_SPACE: 2 } as const;
@@ -50,7 +52,6 @@ export interface TicketExports {
   submit(kind: number, space: number, epoch: number, offset: number, length: number): number;
   step(ticket: number): number;
   planPointer(ticket: number): number;
-  planCount(ticket: number): number;
   /** How a command of the plan ended. Copies that went well need not be told. */
   complete(ticket: number, index: number, result: number): void;
   /** Of the last ticket that was DONE. */

@@ -39,7 +39,7 @@ export class CoreMemory {
 
   /** A view for one I/O. Dead after the next `grow`: the loop drains its I/O before it grows. */
   slice(address: number, length: number): Uint8Array<ArrayBuffer> {
-    const place = (address / SLICE_STEP) % SLICES | 0;
+    const place = ((address / SLICE_STEP) % SLICES) | 0;
     const last = this.#slices[place];
     if (last !== undefined && last.byteOffset === address && last.length === length) return last;
     return (this.#slices[place] = new Uint8Array(this.bytes.buffer, address, length));

@@ -83,7 +83,6 @@ export const FRAME_HEADER_BYTES = 128;
 /** The fields are in front, the label or frame behind them. */
 const FIELDS_BYTES = 4096;
 const FORMAT_BOUNDS = 2;
-const FORMAT_FEATURES = 5;
 
 // Where a field is among the fields of a label: number n is at 32 + 8·n.
 const LABEL_NUMBERS = 32;
@@ -137,6 +136,11 @@ export class FormatCodec {
    * @throws VarveError `VARVE_LIMIT` when the device is too small; `VARVE_UNSUPPORTED` when the core has no RAID; RangeError when the level cannot be like that.
    */
   encodeLabels(request: LabelRequest): { label: Label; front: Uint8Array; back: Uint8Array } {
+    if (this.#exports.volumeTolerates === undefined && (request.level ?? 0) > 0) {
+      throw new VarveError('VARVE_UNSUPPORTED', 'laying out a storage device', {
+        detail: 'this core knows storage volumes of one device only: expected the one of `varve` or `varve/core.raid.wasm`',
+      });
+    }
     const fields = this.#buffer(LABEL_BYTES);
     const into = fields + FIELDS_BYTES;
     this.#memory.bytes.fill(0, fields, fields + FIELDS_BYTES);
@@ -155,11 +159,6 @@ export class FormatCodec {
     if (problem === FORMAT_BOUNDS) {
       throw new VarveError('VARVE_LIMIT', `laying out a storage device of ${request.sizeBytes} bytes`, {
         detail: `it is too small (${(request.members ?? 1) > 1 ? 'with these members and strips' : '1 MiB is enough'})`,
-      });
-    }
-    if (problem === FORMAT_FEATURES) {
-      throw new VarveError('VARVE_UNSUPPORTED', 'laying out a storage device', {
-        detail: 'this core knows storage volumes of one device only: expected the one of `varve` or `varve/core.raid.wasm`',
       });
     }
     if (problem !== 0) {

@@ -192,6 +192,26 @@ export class SimulatedDevice implements SyncStorageDevice {
     return DEVICE_OK;
   }
 
+  /**
+   * A write that is durable when it answers. Of what was written before, only what it covers is (a request through to the medium), or all is (a write and a
+   * flush), by chance.
+   */
+  throughResult(offset: number, from: Uint8Array): number {
+    const first = this.#requests + 1;
+    const result = this.writeResult(offset, from);
+    if (result !== DEVICE_OK || (this.#faults.length > 0 && this.armed(FLUSH_KINDS)) || this.random.chance(0.5)) {
+      return result === DEVICE_OK ? this.flushResult() : result;
+    }
+    const blocks = new Set<number>();
+    for (let i = 0; i < this.#pendingBlock.length; i++) {
+      if ((this.#pendingRequest[i] as number) < first) continue;
+      this.#makeDurable(i, this.#pendingSectors[i] as number);
+      blocks.add(this.#pendingBlock[i] as number);
+    }
+    this.#forgetPending(blocks);
+    return DEVICE_OK;
+  }
+
   flushResult(): number {
     if (this.#faults.length && this.#take(FLUSH_KINDS)) {
       this.#flushBadly();
@@ -408,8 +428,7 @@ export class SimulatedDevice implements SyncStorageDevice {
     const doing = `write of ${from.length} bytes at ${offset} of a simulated device`;
     checkOpen(doing, this.#closed);
     checkBytes(doing, from);
-    raise(doing, this.writeResult(offset, from));
-    if (options?.fua) raise(doing, this.flushResult());
+    raise(doing, options?.fua ? this.throughResult(offset, from) : this.writeResult(offset, from));
   }
 
   flushSync(): void {
@@ -604,6 +623,17 @@ export class SimulatedDevice implements SyncStorageDevice {
     this.#arena.retain(bytes);
     this.#arena.release(this.#durable[block] as number);
     this.#durable[block] = bytes;
+  }
+
+  /** Of these blocks nothing is pending any more: older writes of them were overtaken. */
+  #forgetPending(blocks: ReadonlySet<number>): void {
+    const kept = this.#pendingBlock.map((_, i) => i).filter((i) => !blocks.has(this.#pendingBlock[i] as number));
+    this.#pendingBytes.forEach((bytes, i) => blocks.has(this.#pendingBlock[i] as number) && this.#arena.release(bytes));
+    const pick = (list: readonly number[]): number[] => kept.map((i) => list[i] as number);
+    this.#pendingBytes = pick(this.#pendingBytes);
+    this.#pendingSectors = pick(this.#pendingSectors);
+    this.#pendingRequest = pick(this.#pendingRequest);
+    this.#pendingBlock = pick(this.#pendingBlock);
   }
 
   #clearPending(): void {

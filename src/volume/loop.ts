@@ -17,7 +17,7 @@
 // to write, or with nowhere to put what it reads.
 //
 // An exception out of the core is a bug of ours. The log is then dead: nothing is called any more, everything rejects with VARVE_INTERNAL.
-import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, type TicketExports } from '../core/exports.ts';
+import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, STATUS_BITS, STATUS_MASK, type TicketExports } from '../core/exports.ts';
 import type { CoreMemory } from '../core/memory.ts';
 import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
 import { isCallbackDevice, isPromptDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
@@ -200,7 +200,7 @@ export class Loop {
   #starvedPages = 0;
   #ready: Ticket[] = [];
 
-  /** Of the last synchronous transfer, for the next. */
+  /** Of the last transfer that ended well in the call that submitted it, for the next. */
   #spareTicket: Ticket | undefined;
   readonly #landedFlights: Flight[] = [];
 
@@ -282,10 +282,12 @@ export class Loop {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const ticket = new Ticket(kind, space, epoch, offset, length, buffer, subject, false);
+    const ticket = this.#ticketFor(kind, space, epoch, offset, length, buffer, subject);
     this.#start(ticket);
     if (!ticket.settled) return this.#promise(ticket, signal) as Promise<unknown> as Promise<void>;
-    return ticket.error === undefined ? this.#answered(length) : Promise.reject(ticket.error);
+    if (ticket.error !== undefined) return Promise.reject(ticket.error);
+    this.#spareTicket = ticket;
+    return this.#answered(length);
   }
 
   /** The answer to a transfer that was done at once: in a later task when so much was answered in this one that I/O and timers starve. */
@@ -309,13 +311,26 @@ export class Loop {
     buffer: Uint8Array | undefined,
     subject: string,
   ): void {
-    const spare = this.#spareTicket;
-    this.#spareTicket = undefined;
-    const ticket =
-      spare?.renew(kind, space, epoch, offset, length, buffer, subject) ??
-      new Ticket(kind, space, epoch, offset, length, buffer, subject, false);
+    const ticket = this.#ticketFor(kind, space, epoch, offset, length, buffer, subject);
     this.#runSync(ticket);
     this.#spareTicket = ticket;
+  }
+
+  #ticketFor(
+    kind: number,
+    space: number,
+    epoch: number,
+    offset: number,
+    length: number,
+    buffer: Uint8Array | undefined,
+    subject: string,
+  ): Ticket {
+    const spare = this.#spareTicket;
+    this.#spareTicket = undefined;
+    return (
+      spare?.renew(kind, space, epoch, offset, length, buffer, subject) ??
+      new Ticket(kind, space, epoch, offset, length, buffer, subject, false)
+    );
   }
 
   /**
@@ -452,11 +467,11 @@ export class Loop {
     for (;;) {
       const status = core.step(ticket.id);
       if (ticket.afterStep !== undefined) ticket.afterStep();
-      switch (status) {
+      switch (status & STATUS_MASK) {
         case STATUS.PLAN:
           progressed = true;
           ticket.parked = false;
-          if (this.#perform(ticket)) continue;
+          if (this.#perform(ticket, status >>> STATUS_BITS)) continue;
           break;
         case STATUS.DONE:
           if (ticket.kind > KIND.FLUSH) ticket.result = core.ticketResult(ticket.id);
@@ -558,10 +573,9 @@ export class Loop {
   // ——— plans ———
 
   /** Performs a plan, or starts it. @returns true when it is all done, so that the ticket is to be stepped again in this turn */
-  #perform(ticket: Ticket): boolean {
+  #perform(ticket: Ticket, count: number): boolean {
     const core = this.#core;
     const command = this.#command;
-    const count = core.planCount(ticket.id);
     let address = core.planPointer(ticket.id) >>> 0;
     for (let index = 0; index < count; index++, address += COMMAND_BYTES) {
       decodeCommand(this.#memory.view, address, command);
@@ -608,7 +622,7 @@ export class Loop {
 
   #startCommand(ticket: Ticket, index: number, command: Command): void {
     const { op, offset, address, length } = command;
-    if (op === OP.FLUSH && this.#fenced()) return;
+    if ((op === OP.FLUSH || (command.flags & FLAG_FUA) !== 0) && this.#fenced()) return;
     ticket.pending++;
     ticket.worked = true;
     this.#inFlight++;
@@ -669,7 +683,8 @@ export class Loop {
           device.readSync(offset, this.#memory.slice(address, length));
           break;
         case OP.WRITE:
-          device.writeSync(offset, this.#memory.slice(address, length), command.flags & FLAG_FUA ? { fua: true } : undefined);
+          if ((command.flags & FLAG_FUA) === 0) device.writeSync(offset, this.#memory.slice(address, length));
+          else if (!this.#fenced()) device.writeSync(offset, this.#memory.slice(address, length), { fua: true });
           break;
         case OP.FLUSH:
           if (!this.#fenced()) device.flushSync();

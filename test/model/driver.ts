@@ -8,9 +8,9 @@
 //
 // Everything here that throws a `Violation` is a promise broken; `PowerCut` ends the life.
 import type { CoreExports } from '../../src/core/exports.ts';
-import { EPOCH_NOW, KIND, KIND_LIMIT, STATUS } from '../../src/core/exports.ts';
+import { EPOCH_NOW, KIND, KIND_LIMIT, STATUS, STATUS_BITS, STATUS_MASK } from '../../src/core/exports.ts';
 import { CoreMemory } from '../../src/core/memory.ts';
-import { blankCommand, COMMAND_BYTES, type Command, decodeCommand, MEMBERS_MAX, OP, OP_COPY_FIRST } from '../../src/core/plan.ts';
+import { blankCommand, COMMAND_BYTES, type Command, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST } from '../../src/core/plan.ts';
 import type { Random } from '../../src/testing/random.ts';
 import type { SimulatedDevice } from '../../src/testing/simulated-device.ts';
 
@@ -243,7 +243,8 @@ export class Driver {
   #step(ticket: Ticket): void {
     const { core } = this;
     for (let copies = 0; copies < COPIES_MAX; copies++) {
-      const status = core.step(ticket.id);
+      const answer = core.step(ticket.id);
+      const status = answer & STATUS_MASK;
       this.#sync();
       if (this.trace)
         this.trace(
@@ -276,15 +277,14 @@ export class Driver {
         continue;
       }
       if (status !== STATUS.PLAN) throw new Violation(`step answers ${status}`);
-      if (this.#plan(ticket)) return;
+      if (this.#plan(ticket, answer >>> STATUS_BITS)) return;
     }
     throw new Violation(`hang: ${KIND_NAMES[ticket.kind]} plans copies for ever`);
   }
 
   /** Issues the plan's commands; false when they are copies only, which are made at once and followed by the next step in the same turn. */
-  #plan(ticket: Ticket): boolean {
+  #plan(ticket: Ticket, count: number): boolean {
     const pointer = this.core.planPointer(ticket.id) >>> 0;
-    const count = this.core.planCount(ticket.id);
     const commands: Issued[] = [];
     let device = false;
     for (let index = 0; index < count; index++) {
@@ -353,8 +353,11 @@ export class Driver {
     let result: number;
     if (this.#options.isGone?.(device)) result = 1;
     else if (op === OP.READ) result = device.readResult(command.offset, bytes);
-    else if (op === OP.WRITE) result = device.writeResult(command.offset, bytes);
-    else if (op === OP.FLUSH) result = device.flushResult();
+    else if (op === OP.WRITE) {
+      // A power cut in the midst of a write through to the medium leaves any part of it.
+      const through = (command.flags & FLAG_FUA) !== 0 && this.#options.fuse.left !== 0;
+      result = through ? device.throughResult(command.offset, bytes) : device.writeResult(command.offset, bytes);
+    } else if (op === OP.FLUSH) result = device.flushResult();
     else result = device.discardResult(command.offset, length);
     this.commands++;
     if (this.trace) {

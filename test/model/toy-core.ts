@@ -3,7 +3,7 @@
 //
 // A record: a header block (checksum of the whole, sequence, checksum of the record before, JSON of what happened), then whole blocks of data.
 import type { CoreExports } from '../../src/core/exports.ts';
-import { KIND, OPERATION } from '../../src/core/exports.ts';
+import { KIND, OPERATION, STATUS_BITS } from '../../src/core/exports.ts';
 import { encodeCommand, MEMBERS_MAX, OP } from '../../src/core/plan.ts';
 
 export type Bug =
@@ -410,7 +410,7 @@ export function makeToyCore(bug: Bug = 'none'): CoreExports {
           ticket.plan = next.value;
           if (next.value.length === 0) return 2;
           next.value.forEach((command, i) => encodeCommand(view(), slotOf(ticket) + SLOT_BYTES - 65536 + i * 32, command));
-          return 1;
+          return 1 | (next.value.length << STATUS_BITS);
         }
         ticket.result = next.value;
       } catch (error) {
@@ -424,7 +424,6 @@ export function makeToyCore(bug: Bug = 'none'): CoreExports {
       return 0;
     },
     planPointer: (id) => slotOf(tickets[id] as Ticket) + SLOT_BYTES - 65536,
-    planCount: (id) => (tickets[id] as Ticket).plan.length,
     complete: (id, _index, result) => {
       if (result !== 0) (tickets[id] as Ticket).failed = true;
     },

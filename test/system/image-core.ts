@@ -1,6 +1,16 @@
 // Drives the core synchronously over bytes in memory, and watches it: a trap, a step that never ends and memory that runs away are what fuzzing looks for.
 // No host, no promises, so that a log is opened, read, written and closed in a few milliseconds.
-import { EPOCH_NOW, KIND, OPERATION, RESULT, SPACE_NONE, STATUS, type CoreExports } from '../../src/core/exports.ts';
+import {
+  EPOCH_NOW,
+  KIND,
+  OPERATION,
+  RESULT,
+  SPACE_NONE,
+  STATUS,
+  STATUS_BITS,
+  STATUS_MASK,
+  type CoreExports,
+} from '../../src/core/exports.ts';
 import { CoreAbort, instantiateCoreSync } from '../../src/core/instantiate.ts';
 import { CoreMemory } from '../../src/core/memory.ts';
 import { blankCommand, COMMAND_BYTES, decodeCommand, MEMBERS_MAX, OP } from '../../src/core/plan.ts';
@@ -183,7 +193,8 @@ export class ImageCore {
     const { core } = this;
     for (;;) {
       if (++this.#steps > this.#limits.steps) throw new Broken(`hang: ${doing} has not ended after ${this.#limits.steps} steps`);
-      const status = this.#guard(doing, () => core.step(id));
+      const stepped = this.#guard(doing, () => core.step(id));
+      const status = stepped & STATUS_MASK;
       this.#guard('problemTake', () => this.#takeFindings());
       if (status === STATUS.DONE) return { code: 0, result: core.ticketResult(id) };
       if (status === STATUS.FAILED) return { code: core.failure(), result: 0 };
@@ -194,14 +205,13 @@ export class ImageCore {
         this.#memory.grow(pages);
         continue;
       }
-      this.#perform(id, doing, buffer);
+      this.#perform(id, stepped >>> STATUS_BITS, doing, buffer);
     }
   }
 
-  #perform(id: number, doing: string, buffer: Uint8Array | undefined): void {
+  #perform(id: number, count: number, doing: string, buffer: Uint8Array | undefined): void {
     const { core } = this;
     const at = core.planPointer(id) >>> 0;
-    const count = core.planCount(id);
     const command = blankCommand();
     for (let index = 0; index < count; index++) {
       decodeCommand(this.#memory.view, at + index * COMMAND_BYTES, command);

@@ -1,6 +1,6 @@
 // A core that follows a script, and insists on the rules of the boundary: no step while commands of the plan are open, no completion twice, no growth
 // while a device command is in flight.
-import { KIND, RESULT, STATUS, type TicketExports } from '../../src/core/exports.ts';
+import { KIND, RESULT, STATUS, STATUS_BITS, type TicketExports } from '../../src/core/exports.ts';
 import { COMMAND_BYTES, encodeCommand, OP, type Command } from '../../src/core/plan.ts';
 
 export interface FakeTicket {
@@ -22,7 +22,6 @@ interface Running extends FakeTicket {
   readonly script: Generator<FakeStep, number | void>;
   planAddress: number;
   open: Set<number>;
-  device: number;
 }
 
 const PLANS = 65536;
@@ -63,7 +62,7 @@ export class FakeCore implements TicketExports {
     if (this.#tickets.size >= this.ticketsMax) return -12;
     const id = this.#next++;
     const base = { id, kind, space, epoch, offset, length, results: [] };
-    const ticket: Running = { ...base, script: undefined as never, planAddress: PLANS + (id % 32) * 2048, open: new Set(), device: 0 };
+    const ticket: Running = { ...base, script: undefined as never, planAddress: PLANS + (id % 32) * 2048, open: new Set() };
     (ticket as { script: Running['script'] }).script = this.#script(ticket, this);
     this.#tickets.set(id, ticket);
     return id;
@@ -109,16 +108,11 @@ export class FakeCore implements TicketExports {
       ticket.open.add(index);
       this.#inFlight++;
     });
-    ticket.device = value.plan.length;
-    return STATUS.PLAN;
+    return STATUS.PLAN | (value.plan.length << STATUS_BITS);
   }
 
   planPointer(id: number): number {
     return this.#tickets.get(id)!.planAddress;
-  }
-
-  planCount(id: number): number {
-    return this.#tickets.get(id)!.device;
   }
 
   complete(id: number, index: number, result: number): void {
