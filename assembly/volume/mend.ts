@@ -342,6 +342,7 @@ function chunkMend(): void {
           right = home;
         } else {
           resolved = false;
+          if (!healing && unread && slot >= tailSlot) tailGone = true;
           finding(ERROR_CORRUPT, expectedKind, load<u32>(volume, V_ID), blockOf(volume, index, slot), rowAt(volume, stripe * strip + (row % strip)), <f64>BLOCK_BYTES);
           continue;
         }
@@ -630,6 +631,8 @@ function segmentFind(ticket: u32): bool {
 // ---- the tail of a log that is being opened ------------------------------------------------------------------------
 
 let tailState: u32 = 0;
+/** A block that nobody vouches for was on one member, and that has gone since replay saw it. */
+let tailGone: bool = false;
 
 /** What was being written when the log stopped may be on some members only: all get what was found. */
 export function tailRun(ticket: u32): u32 {
@@ -651,6 +654,7 @@ export function tailRun(ticket: u32): u32 {
     } else if (tailState == 1) {
       let status = segmentRun(ticket, tailSlot);
       if (status != DONE) return status;
+      if (tailGone) return fail(ERROR_IO); // the next open goes without it: for that one the log ends before
       if (!(load<u8>(segmentOf(tailVolume, tailSegment), SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) tailFooterGone();
       owner = 0;
       tailState = 0;
