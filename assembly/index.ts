@@ -1,4 +1,5 @@
-// The ABI: what the host calls. Re-exports only, so a change here is a change of the interface.
+// The ABI: what the host calls. Re-exports only, so a change here is a change of the interface. This is the core without storage volumes of several
+// members; raid.ts is the whole one.
 
 export {
   exchange, configure, volumeAdd, volumeEvacuate, volumeState, volumeRemove, wantsVolume, canGiveVolume, policySet, growthDenied,

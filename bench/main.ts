@@ -27,7 +27,7 @@ const { values } = parseArgs({
     answer: { type: 'string' },
   },
 });
-const core = new Uint8Array(readFileSync(`${ROOT}build/core.wasm`));
+const core = new Uint8Array(readFileSync(`${ROOT}build/core.raid.wasm`));
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 function named(name: string): Question {

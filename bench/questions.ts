@@ -9,6 +9,7 @@ import { question as hashing } from './hashing.ts';
 import { question as lookups } from './lookups.ts';
 import { question as memory } from './memory.ts';
 import { question as metadata } from './metadata.ts';
+import { question as raid } from './raid.ts';
 import { question as randomReads } from './random-reads.ts';
 import { question as randomWrites } from './random-writes.ts';
 import { question as reopen } from './reopen.ts';
@@ -30,4 +31,5 @@ export const questions: readonly Question[] = [
   metadata,
   amplification,
   reopen,
+  raid,
 ];

@@ -1,7 +1,7 @@
-// Builds the AssemblyScript core: `release` (what is published), `checked` (every bounds check, asserts, plants) and
+// Builds the AssemblyScript core: `release` and `raid` (what is published: without and with storage volumes of several members), `checked` (every bounds check, asserts, plants) and
 // `planted` (release speed with the planted faults that the tests switch on). Prints the sizes.
 //
-// The release imports nothing: `abort=` in asconfig.json makes a failed assertion a plain trap, without the texts of file names. And it goes through
+// The releases import nothing: `abort=` in asconfig.json makes a failed assertion a plain trap, without the texts of file names. And they go through
 // wasm-opt once more: asc does not hoist constants that a function repeats, nor optimise the stack code that it writes; together 1.1 KB.
 //
 //   node scripts/build-core.ts [target …]
@@ -10,15 +10,16 @@ import { mkdirSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const targets = process.argv.length > 2 ? process.argv.slice(2) : ['release', 'checked', 'planted'];
+const targets = process.argv.length > 2 ? process.argv.slice(2) : ['release', 'raid', 'checked', 'planted'];
 mkdirSync(`${root}build`, { recursive: true });
 for (const target of targets) {
-  execFileSync(process.execPath, [`${root}node_modules/assemblyscript/bin/asc.js`, 'assembly/index.ts', '--target', target], {
+  const entry = target === 'release' ? 'assembly/index.ts' : 'assembly/raid.ts';
+  execFileSync(process.execPath, [`${root}node_modules/assemblyscript/bin/asc.js`, entry, '--target', target], {
     cwd: root,
     stdio: 'inherit',
   });
-  if (target === 'release') {
-    const wasm = `${root}build/core.wasm`;
+  if (target === 'release' || target === 'raid') {
+    const wasm = `${root}build/core${target === 'raid' ? '.raid' : ''}.wasm`;
     const features = ['simd', 'bulk-memory', 'bulk-memory-opt', 'nontrapping-float-to-int', 'sign-ext', 'mutable-globals'];
     const flags = [...features.map((feature) => `--enable-${feature}`), '-Oz', '--const-hoisting'];
     execFileSync(process.execPath, [`${root}node_modules/binaryen/bin/wasm-opt`, wasm, ...flags, '-o', wasm], { stdio: 'inherit' });
@@ -26,6 +27,7 @@ for (const target of targets) {
 }
 for (const [target, file] of [
   ['release', 'core'],
+  ['raid', 'core.raid'],
   ['checked', 'core.checked'],
   ['planted', 'core.planted'],
 ] as const) {

@@ -1,8 +1,9 @@
-// Builds dist/ out of src/ and build/core.wasm (made by scripts/build-core.ts):
+// Builds dist/ out of src/ and the two published cores (made by scripts/build-core.ts):
 //
-//   index.js node.js testing.js cli.js …   one bundle with shared chunks, so that a class is the same in `varve` and `varve/node`; the core is inlined
-//   slim.js                                a bundle of its own, without the core
-//   core.wasm                              for slim
+//   index.js node.js testing.js cli.js     one bundle with shared chunks, so that a class is the same in `varve` and `varve/node`; the core is inlined
+//   opfs.js                                a bundle of its own, with the core without RAID: no pool of a browser has several members
+//   slim.js                                a bundle of its own, without a core
+//   core.wasm core.raid.wasm               for slim: without and with RAID
 //   types/                                 declarations, their imports rewritten from .ts to .js
 //
 //   node scripts/build.ts
@@ -14,17 +15,22 @@ import { build, type BuildOptions, type Metafile, type Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (...parts: string[]): string => join(root, ...parts);
-const core = at('build', 'core.wasm');
+const smallCore = at('build', 'core.wasm');
+const wholeCore = at('build', 'core.raid.wasm');
 const dist = at('dist');
 
-/** Entries by the name of their bundle. Those that need a platform are named; the others must not import a built-in module of Node. */
+/** Entries of the bundle that they share, by name. Those that need a platform are named; the others must not import a built-in module of Node. */
 const ENTRIES: Readonly<Record<string, string>> = {
   index: 'src/index.ts',
   testing: 'src/testing.ts',
-  opfs: 'src/opfs.ts',
   node: 'src/node.ts',
   nbd: 'src/nbd.ts',
   cli: 'src/cli/main.ts',
+};
+/** Entries with a bundle of their own, and the core that it carries. */
+const ALONE: Readonly<Record<string, { entry: string; core: string | undefined }>> = {
+  opfs: { entry: 'src/opfs.ts', core: smallCore },
+  slim: { entry: 'src/slim.ts', core: undefined },
 };
 const NODE_ONLY = new Set(['node', 'nbd', 'cli']);
 
@@ -46,12 +52,12 @@ export function inlineCore() {
 }
 
 /** Puts another file, or the bytes themselves, in the place of src/core/inline.ts. */
-function inlined(slim: boolean): Plugin {
+function inlined(core: string | undefined): Plugin {
   return {
     name: 'core',
     setup(setup) {
       setup.onLoad({ filter: /[/\\]core[/\\]inline\.ts$/ }, () =>
-        slim
+        core === undefined
           ? { contents: readFileSync(at('src/core/inline-none.ts')), loader: 'ts' }
           : {
               contents: inlineModule(readFileSync(core)),
@@ -83,7 +89,7 @@ function checkPlatformFree(metafile: Metafile): void {
   for (const [file, output] of Object.entries(metafile.outputs)) {
     const entry =
       Object.entries(ENTRIES).find(([, path]) => path === output.entryPoint)?.[0] ??
-      (output.entryPoint === 'src/slim.ts' ? 'slim' : undefined);
+      Object.entries(ALONE).find(([, { entry }]) => entry === output.entryPoint)?.[0];
     if (entry === undefined || NODE_ONLY.has(entry)) continue;
     const seen = new Set<string>();
     const queue = [file];
@@ -105,12 +111,15 @@ async function bundle(): Promise<void> {
     entryPoints: Object.fromEntries(entries),
     splitting: true,
     chunkNames: 'chunks/[name]-[hash]',
-    plugins: [inlined(false)],
+    plugins: [inlined(wholeCore)],
   });
   checkPlatformFree(main.metafile!);
-  const slim = await build({ ...common, entryPoints: { slim: 'src/slim.ts' }, plugins: [inlined(true)] });
-  checkPlatformFree(slim.metafile!);
-  copyFileSync(core, join(dist, 'core.wasm'));
+  for (const [name, { entry, core }] of Object.entries(ALONE)) {
+    const alone = await build({ ...common, entryPoints: { [name]: entry }, plugins: [inlined(core)] });
+    checkPlatformFree(alone.metafile!);
+  }
+  copyFileSync(smallCore, join(dist, 'core.wasm'));
+  copyFileSync(wholeCore, join(dist, 'core.raid.wasm'));
   const cli = join(dist, 'cli.js');
   if (existsSync(cli)) {
     const text = readFileSync(cli, 'utf8');
@@ -121,7 +130,9 @@ async function bundle(): Promise<void> {
 
 function declarations(): void {
   const config = at('build', 'tsconfig.types.json');
-  const files = [...Object.values(ENTRIES), 'src/slim.ts'].filter((path) => !path.startsWith('src/cli/') && existsSync(at(path)));
+  const files = [...Object.values(ENTRIES), ...Object.values(ALONE).map(({ entry }) => entry)].filter(
+    (path) => !path.startsWith('src/cli/') && existsSync(at(path)),
+  );
   const compilerOptions = { noEmit: false, emitDeclarationOnly: true, declaration: true, rootDir: '../src', outDir: '../dist/types' };
   writeFileSync(
     config,
@@ -135,8 +146,9 @@ function declarations(): void {
   }
 }
 
-if (!existsSync(core)) {
-  console.error('build/core.wasm is not there: run `npm run build:core` first');
+for (const core of [smallCore, wholeCore]) {
+  if (existsSync(core)) continue;
+  console.error(`${relative(root, core)} is not there: run \`npm run build:core\` first`);
   process.exit(1);
 }
 rmSync(dist, { recursive: true, force: true });

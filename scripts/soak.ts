@@ -1,7 +1,7 @@
 // The whole counts, for hours on two cores: what the samples in `npm test` stand for. Results go to docs/soak.json, part by part.
 //
 //   npm run soak                              everything that is not done yet for this core
-//   npm run soak -- --only seeds,plants       some parts: seeds plants kills flips fuzz full snapshots browsers
+//   npm run soak -- --only seeds,plants       some parts: seeds members plants kills flips fuzz full snapshots raid browsers
 //   npm run soak -- --seeds 20000             fewer seeds (100000)
 //   npm run soak -- --again                   from the start
 //
@@ -14,18 +14,26 @@ import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { RAID_SEEDS } from '../test/model/history.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const RESULT = join(ROOT, 'docs', 'soak.json');
 const SEEDS_CHUNK = 5000;
 /** Parts that are tests, run with the whole counts. */
-const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots'] as const;
+const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots', 'raid'] as const;
 /** The tests of part `browsers`, each some minutes: by engine and by what it is that they kill. */
 const BROWSER_TESTS = ['chromium', 'firefox'].flatMap((engine) =>
   ['it is', ...[1, 2, 3, 4].map((round) => `its worker is .*round ${round}`)].map((victim) => `${engine}.* keeps P1 and P2 when ${victim}`),
 );
-const PARTS = ['seeds', 'plants', ...TESTS, 'browsers'] as const;
+const PARTS = ['seeds', 'members', 'plants', ...TESTS, 'browsers'] as const;
 type Part = (typeof PARTS)[number];
+
+interface Sum {
+  first: number;
+  count: number;
+  failed: number;
+  seconds: number;
+}
 
 interface Soak {
   /** Of the core: another one makes the results worth nothing. */
@@ -34,7 +42,9 @@ interface Soak {
   date: string;
   machine: string;
   /** Histories of the simulator without a planted fault. */
-  seeds: { first: number; count: number; failed: number; seconds: number };
+  seeds: Sum;
+  /** The same of storage volumes with several members. */
+  members: Sum;
   /** The core's rare paths and the simulator's own events, summed over all seeds. */
   counters: Record<string, number>;
   plants: Record<string, { foundAtSeed: number | null }>;
@@ -90,7 +100,7 @@ function git(...args: string[]): string {
 
 function coreHash(): string {
   const hash = createHash('sha256');
-  for (const name of ['core', 'core.planted']) hash.update(readFileSync(join(ROOT, 'build', `${name}.wasm`)));
+  for (const name of ['core', 'core.raid', 'core.planted']) hash.update(readFileSync(join(ROOT, 'build', `${name}.wasm`)));
   return hash.digest('hex').slice(0, 16);
 }
 
@@ -101,6 +111,7 @@ function blank(): Soak {
     date: '',
     machine: `${availableParallelism()} × ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}`,
     seeds: { first: Number(values.first), count: 0, failed: 0, seconds: 0 },
+    members: { first: RAID_SEEDS + Number(values.first), count: 0, failed: 0, seconds: 0 },
     counters: {},
     plants: {},
     tests: {},
@@ -123,11 +134,12 @@ function save(soak: Soak): void {
   renameSync(`${RESULT}.new`, RESULT);
 }
 
-async function seeds(soak: Soak): Promise<void> {
+async function seeds(soak: Soak, part: 'seeds' | 'members'): Promise<void> {
+  const sum = soak[part];
   const wanted = Number(values.seeds);
-  while (soak.seeds.count < wanted) {
-    const first = soak.seeds.first + soak.seeds.count;
-    const count = Math.min(SEEDS_CHUNK, wanted - soak.seeds.count);
+  while (sum.count < wanted) {
+    const first = sum.first + sum.count;
+    const count = Math.min(SEEDS_CHUNK, wanted - sum.count);
     const { output } = await run([
       'scripts/simulate.ts',
       '--seeds',
@@ -141,14 +153,14 @@ async function seeds(soak: Soak): Promise<void> {
     const line = output.trimEnd().split('\n').at(-1) ?? '';
     if (!line.startsWith('{')) throw new Error(`the simulator ended without a report: ${output.slice(-500)}`);
     const report = JSON.parse(line) as Simulated;
-    soak.seeds.count += report.seeds;
-    soak.seeds.failed += report.failed;
-    soak.seeds.seconds += report.seconds;
+    sum.count += report.seeds;
+    sum.failed += report.failed;
+    sum.seconds += report.seconds;
     for (const [name, value] of [...Object.entries(report.counters), ...Object.entries(report.events)])
       soak.counters[name] = (soak.counters[name] ?? 0) + value;
     for (const { seed, step, failure } of report.failures) find(`seed ${seed}: step ${step}: ${failure}`);
     save(soak);
-    console.log(`seeds: ${soak.seeds.count} of ${wanted}, ${soak.seeds.failed} failed, ${Math.round(soak.seeds.seconds)} s`);
+    console.log(`${part}: ${sum.count} of ${wanted}, ${sum.failed} failed, ${Math.round(sum.seconds)} s`);
   }
 }
 
@@ -202,7 +214,7 @@ async function browsers(soak: Soak): Promise<void> {
     );
 }
 
-for (const target of ['core', 'core.checked', 'core.planted']) {
+for (const target of ['core', 'core.raid', 'core.checked', 'core.planted']) {
   if (existsSync(join(ROOT, 'build', `${target}.wasm`))) continue;
   console.error('there is no core: npm run build:core');
   process.exit(2);
@@ -217,7 +229,7 @@ const forget = (of: RegExp): void => {
 };
 for (const part of parts) {
   console.log(`——— ${part}`);
-  if (part === 'seeds') await seeds(soak);
+  if (part === 'seeds' || part === 'members') await seeds(soak, part);
   else if (part === 'plants') {
     const found = Object.values(soak.plants);
     if (found.length === 0 || found.some(({ foundAtSeed }) => foundAtSeed === null)) await plants(soak);
@@ -227,6 +239,6 @@ for (const part of parts) {
 save(soak);
 for (const finding of soak.findings) console.log(finding);
 console.log(
-  `${soak.seeds.count} seeds, ${Object.keys(soak.plants).length} plants, ${Object.keys(soak.tests).length} tests; ${soak.findings.length} findings; see docs/soak.json`,
+  `${soak.seeds.count} seeds and ${soak.members.count} with members, ${Object.keys(soak.plants).length} plants, ${Object.keys(soak.tests).length} tests; ${soak.findings.length} findings; see docs/soak.json`,
 );
-process.exitCode = soak.findings.length === 0 && soak.seeds.failed === 0 ? 0 : 1;
+process.exitCode = soak.findings.length === 0 && soak.seeds.failed + soak.members.failed === 0 ? 0 : 1;

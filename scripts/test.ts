@@ -13,6 +13,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { RAID_SEEDS } from '../test/model/history.ts';
 import { ENGINES, installNode20, type Engine } from '../test/runtimes/engines.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -206,6 +207,16 @@ async function proofs(): Promise<void> {
     values.seeds,
     '--first',
     first,
+    '--no-counters',
+  );
+  const raid = String(RAID_SEEDS + Number(first));
+  await proof(
+    `${values.seeds} seeds of storage volumes with several members from ${raid} keep every promise`,
+    'scripts/simulate.ts',
+    '--seeds',
+    values.seeds,
+    '--first',
+    raid,
     '--no-counters',
   );
 }

@@ -2,7 +2,7 @@
 //
 //   node scripts/tidy.ts
 //
-//   core   std ← abi, format, stripe ← log, table ← volume ← index            (assembly/testing/ stands beside index)
+//   core   std ← abi, format, stripe ← log, table ← volume ← index ← raid     (assembly/testing/ stands beside index)
 //   host   errors, units, names, aligned ← device, core ← volume ← pool ← replication ← nbd, cli ← entries          (src/testing/ stands on devices)
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -21,6 +21,7 @@ const CORE_RANKS: Readonly<Record<string, number>> = {
   table: 2,
   volume: 3,
   index: 4,
+  raid: 5,
   testing: 4,
 };
 const HOST_RANKS: Readonly<Record<string, number>> = {
@@ -41,11 +42,16 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
 };
 /** The entries of the package: re-exports only. `core/inline-none.ts` takes the place of `inline.ts` in slim. */
 const HOST_ENTRIES = ['src/index.ts', 'src/node.ts', 'src/opfs.ts', 'src/nbd.ts', 'src/testing.ts', 'src/slim.ts'];
+/** The ABI without and with RAID. */
+const CORE_ENTRIES = ['assembly/index.ts', 'assembly/raid.ts'];
 const OTHER_ENTRIES = ['src/cli/main.ts', 'src/core/inline-none.ts'];
 
 /** Imports between neighbours that are meant. One that is not used any more is a finding, too. */
 const SEAMS: Readonly<Record<string, string>> = {
   'assembly/stripe/geometry.ts → assembly/format/constants.ts': 'the size of a block',
+  'assembly/stripe/parity.ts → assembly/format/constants.ts': 'the size of a block',
+  'assembly/format/label.ts → assembly/stripe/geometry.ts':
+    'what members and strips a level may have, and how many blocks a row of strips holds',
   'assembly/log/volumes.ts → assembly/table/live.ts': 'a storage volume comes with its array of live counts, and goes with it',
 };
 
@@ -122,7 +128,7 @@ for (const seam of Object.keys(SEAMS)) if (!seams.has(seam)) find('scripts/tidy.
 
 // ——— entries only re-export ———
 
-for (const file of [...HOST_ENTRIES, 'assembly/index.ts']) {
+for (const file of [...HOST_ENTRIES, ...CORE_ENTRIES]) {
   if (!known.has(file)) continue;
   const rest = textOf(file)
     .replace(/\/\*[\s\S]*?\*\//g, '')
@@ -146,7 +152,7 @@ function reach(entries: readonly string[]): Set<string> {
 }
 
 const isCoreTest = (file: string): boolean => file.startsWith('assembly/testing/');
-const product = reach(['assembly/index.ts', ...HOST_ENTRIES, ...OTHER_ENTRIES]);
+const product = reach([...CORE_ENTRIES, ...HOST_ENTRIES, ...OTHER_ENTRIES]);
 const commands = Object.values((JSON.parse(textOf('package.json')) as { scripts: Record<string, string> }).scripts).join('\n');
 const sources = files.filter(isSource);
 /** What somebody runs: tests, benches, examples, and scripts that package.json, a document or another program names. */

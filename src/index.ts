@@ -25,6 +25,8 @@ export {
   type LogPolicy,
   type LogVolume,
   type LogVolumeFigures,
+  type MemberState,
+  type ScrubOptions,
   type VolumeState,
 } from './volume/log.ts';
 export type { LoopHooks } from './volume/loop.ts';
@@ -41,10 +43,13 @@ export type {
   CheckResult,
   PoolDescription,
   PoolStatus,
+  ScrubPoolOptions,
+  ScrubResult,
   StorageVolumeStatus,
   VirtualVolumeStatus,
 } from './pool/report.ts';
 export type { VolumePolicy } from './pool/policy.ts';
+export { RAID_LEVELS, type RaidLevel } from './pool/raid.ts';
 export { replicate, type ReplicateOptions, type ReplicateProgress, type ReplicateResult } from './replication/replicate.ts';
 export { restore, type RestoreOptions, type RestoreProgress, type RestoreResult } from './replication/restore.ts';
 export { exportSnapshot, importSnapshot, type SnapshotSource, type SnapshotTarget } from './replication/snapshot-stream.ts';

@@ -1,5 +1,6 @@
 // `varve/opfs`: pools on the origin private file system of a browser, and the words of `varve` that their users need. What else `varve` has (wrappers of
-// devices, replication, streams of snapshots) a page takes from there: it would pay for it here without asking.
+// devices, replication, streams of snapshots) a page takes from there: it would pay for it here without asking. Its bundle has
+// classes of its own, and the core without RAID: a pool of a browser has storage volumes of one file each.
 export { isVarveError, VarveError, type VarveErrorCode, type VarveErrorOptions } from './errors.ts';
 export { formatSize, formatSizeExactly, parseSize } from './units.ts';
 export { checkName } from './names.ts';

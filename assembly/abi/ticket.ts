@@ -4,6 +4,11 @@
 //    0 u32 operation   4 u32 device handle   8 f64 device offset   16 u32 memory address   20 u32 length   24 u32 flags   28 u32 0
 //
 // A device handle is storage volume id * 32 + member.
+//
+// A plan may also hold marked commands (operation | MARKED), which are for blocks of a storage volume of several members and
+// not for a device: they never reach the host, volume/striped.ts puts commands for members in their place.
+//
+//    0 u32 operation   4 u32 handle of the volume   8 u32 block   12 u32 check   16 u32 memory address   20 u32 length   24 u32 key   28 u32 result
 
 import { allocateZeroed, free, resize } from '../std/allocator';
 
@@ -14,6 +19,8 @@ export const DISCARD: u32 = 4;
 export const COPY_IN: u32 = 5;
 export const COPY_OUT: u32 = 6;
 export const ZERO_OUT: u32 = 7;
+
+export const MARKED: u32 = 0x100;
 
 export const COMMAND_BYTES: u32 = 32;
 export const TICKET_COUNT_MAX: u32 = 4096;
@@ -46,8 +53,17 @@ export const T_G: usize = 112; // u64
 export const T_RESULT_INDEX: usize = 120; // first failed command
 export const T_LOCK: usize = 124;
 export const T_DENIED: usize = 128; // the host could not grow the memory
-export const T_NUMBER: usize = 132; // counts tickets
-export const T_SIZE: u32 = 136;
+export const T_MARKED: usize = 132; // marked commands of the plan
+export const T_STRIPED: usize = 136; // state of the plan for the members (volume/striped.ts)
+export const T_ASIDE: usize = 140; // the ticket's own plan meanwhile: pointer, count, capacity
+export const T_JOBS: usize = 152;
+export const T_SCRATCH: usize = 156;
+export const T_LOST: usize = 160; // members that a command for rows did without
+export const T_RESCUE: usize = 164; // state of the rescue of a block, and its memory
+export const T_ROWS: usize = 168;
+export const T_JOB: usize = 172; // index of the command that is being rescued
+export const T_NUMBER: usize = 176; // counts tickets
+export const T_SIZE: u32 = 180;
 
 let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
@@ -82,6 +98,12 @@ export function ticketPointer(index: u32): u32 {
 export function ticketClose(index: u32): void {
   let ticket = ticketPointer(index);
   free(load<u32>(ticket, T_PLAN));
+  if (RAID) {
+    free(load<u32>(ticket, T_ASIDE));
+    free(load<u32>(ticket, T_JOBS));
+    free(load<u32>(ticket, T_SCRATCH));
+    free(load<u32>(ticket, T_ROWS));
+  }
   free(ticket);
   store<u32>(slots + (index << 2), 0);
   slotHint = index;
@@ -91,6 +113,7 @@ export function ticketClose(index: u32): void {
 export function planClear(ticket: u32): void {
   store<u32>(ticket, 0, T_PLAN_COUNT);
   store<u32>(ticket, 0, T_RESULT);
+  if (RAID) store<u32>(ticket, 0, T_MARKED);
 }
 
 export function planAdd(ticket: u32, operation: u32, device: u32, offset: f64, address: u32, length: u32): void {
@@ -117,6 +140,25 @@ export function planFlush(ticket: u32, device: u32): void {
   planAdd(ticket, FLUSH, device, 0, 0, 0);
 }
 
+/** Puts the plan aside and begins another one, or brings the one that is aside back. */
+export function planSwap(ticket: u32): void {
+  for (let i: u32 = 0; i < 12; i += 4) {
+    let mine = load<u32>(ticket + i, T_PLAN);
+    store<u32>(ticket + i, load<u32>(ticket + i, T_ASIDE), T_PLAN);
+    store<u32>(ticket + i, mine, T_ASIDE);
+  }
+}
+
+/** A command for blocks of a storage volume of several members. */
+export function planMark(ticket: u32, operation: u32, handle: u32, block: u32, address: u32, length: u32, check: u32, key: usize): void {
+  planAdd(ticket, operation | MARKED, handle, 0, address, length);
+  let command = load<u32>(ticket, T_PLAN) + (load<u32>(ticket, T_PLAN_COUNT) - 1) * COMMAND_BYTES;
+  store<u32>(command, block, 8);
+  store<u32>(command, check, 12);
+  store<u32>(command, key, 24);
+  store<u32>(ticket, load<u32>(ticket, T_MARKED) + 1, T_MARKED);
+}
+
 /** A failed command is remembered in its reserved word, so that an operation can tell which of several copies failed. */
 export function planComplete(ticket: u32, index: u32, result: u32): void {
   assert(index < load<u32>(ticket, T_PLAN_COUNT));
@@ -126,6 +168,9 @@ export function planComplete(ticket: u32, index: u32, result: u32): void {
   if (result > load<u32>(ticket, T_RESULT)) store<u32>(ticket, result, T_RESULT);
 }
 
+export function planOperation(ticket: u32, index: u32): u32 {
+  return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES);
+}
 /** The first command, a write, goes through to the medium: it is written and flushed in one. */
 export function planThrough(ticket: u32): void { store<u32>(load<u32>(ticket, T_PLAN), 1, 24); }
 
@@ -134,6 +179,9 @@ export function planIsThrough(ticket: u32, index: u32): bool {
 }
 export function planResult(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 28);
+}
+export function planMarked(ticket: u32, index: u32): bool {
+  return (load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES) & MARKED) != 0;
 }
 export function planDevice(ticket: u32, index: u32): u32 {
   return load<u32>(load<u32>(ticket, T_PLAN) + index * COMMAND_BYTES, 4);

@@ -10,7 +10,8 @@
 //    96 one entry of 24 bytes for each slot 0 … usedSlots-1, zeros after them
 //
 // Slot entry: data and moved blocks as in the record (kind 1, 3); a header is kind 8:
-//     0 u8 8   1 u8 flags (1: has other operations than data, read the header; 2: move)   2 u16 dataCount
+//     0 u8 8   1 u8 flags (1: has other operations than data, read the header; 2: move; 4: padding)   2 u16 dataCount
+//     The slots that padding fills have entries of zeros.
 //     4 u32 incarnation (its low half)  8 u16 sourceVolume  10 u32 sourceSegment  14 u16 0  16 u64 firstSequence
 
 import { BLOCK_BYTES, FORMAT_MAJOR, VIRTUAL_BLOCK_MAX } from './constants';
@@ -23,6 +24,7 @@ export const FOOTER_FIXED_BYTES: u32 = 96;
 export const SLOT_HEADER: u32 = 8;
 export const SLOT_FLAG_OPERATIONS: u32 = 1;
 export const SLOT_FLAG_MOVE: u32 = 2;
+export const SLOT_FLAG_PADDING: u32 = 4;
 
 export const F_STREAM: usize = 6;
 export const F_CHECKSUM: usize = 8;
@@ -37,10 +39,13 @@ export const F_LAST_HEADER: usize = 64;
 export const F_FIRST: usize = 72;
 export const F_LAST: usize = 80;
 
-/** Footer blocks of a segment: the least F with 96 + 24 × (segmentBlocks − F) ≤ 4096 × F. 1024 → 6 (24,528 of 24,576 bytes), 8 → 1. */
-export function footerBlocksOf(segmentBlocks: u32): u32 {
-  let blocks: u32 = 1;
-  while (FOOTER_FIXED_BYTES + ENTRY_BYTES * (segmentBlocks - blocks) > BLOCK_BYTES * blocks) blocks++;
+/**
+ * Footer blocks of a segment: the least F with 96 + 24 × (segmentBlocks − F) ≤ 4096 × F that is a multiple of `unit`, the blocks
+ * that can only be written together. 1024 → 6 (24,528 of 24,576 bytes), 8 → 1.
+ */
+export function footerBlocksOf(segmentBlocks: u32, unit: u32): u32 {
+  let blocks = unit;
+  while (FOOTER_FIXED_BYTES + ENTRY_BYTES * (segmentBlocks - blocks) > BLOCK_BYTES * blocks) blocks += unit;
   return blocks;
 }
 
@@ -60,12 +65,17 @@ export function footerVerify(footer: u32, blocks: u32, volume: u32, block: u32, 
   // Records must tile the slots: a header, then as many data slots as follow up to the next header.
   let entry = footer + FOOTER_FIXED_BYTES;
   let left: u32 = 0; // entries that the last header still has
+  let padding = false; // they are of zeros
   for (let slot: u32 = 0; slot < used; slot++, entry += ENTRY_BYTES) {
     let kind = entryKind(entry);
     if (kind == SLOT_HEADER) {
       if (left) return false;
       left = load<u16>(entry, 2);
-      if (left > RECORD_DATA_MAX) return false;
+      if (RAID) padding = (load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING) != 0;
+      if (left > RECORD_DATA_MAX && (!RAID || !padding)) return false;
+    } else if (RAID && padding) {
+      if (kind != 0 || left == 0) return false;
+      left--;
     } else {
       if ((kind != ENTRY_DATA && kind != ENTRY_MOVED) || left == 0) return false;
       if (entryBlock(entry) >= VIRTUAL_BLOCK_MAX || entryBirth(entry) == 0) return false;

@@ -4,7 +4,9 @@
 //   | label | catalogue A | catalogue B | root A | root B | data … | label | catalogue A | catalogue B | root A | root B |
 //   0       4096                        R                 D        E = size − D                                          size
 //
-//   R = 4096 + 2·C,  D = R + 2·4096,  C = bytes of one catalogue slot. The data area holds whole segments from D on.
+//   R = 4096 + 2·C,  D = R + 2·4096,  C = bytes of one catalogue slot. The data area holds the member's part of whole segments from
+//   D on: segments · segmentBlocks / columns blocks, where columns are the strips of data in a stripe (1 on `single`). All members
+//   of a storage volume have the same size in their labels, that of the smallest, so that all offsets are the same.
 //
 // Bytes of a label, little-endian, everything not named is reserved and zero:
 //
@@ -27,6 +29,7 @@
 // The offsets follow from the size and C; they are stored so that a reader in any language can be checked against them, and
 // a label whose offsets do not follow is refused.
 
+import { columnsOf, levelFits, STRIP_BLOCKS_MAX } from '../stripe/geometry';
 import { sealedChecksum } from './key';
 import { FORMAT_BOUNDS, FORMAT_CHECKSUM, FORMAT_FEATURES, FORMAT_FIELDS, FORMAT_MAGIC, FORMAT_OK, FORMAT_VERSION } from './result';
 import { clear } from '../std/bytes';
@@ -111,12 +114,10 @@ function numberMask(number: u32): u64 { return ~(<u64>0) >> (64 - 8 * <u64>load<
 const EXACT_MAX: u64 = 0x1fffffffffffff;
 /** 0xFFFE and 0xFFFF mean "absent" and "hole" in the lookup table. */
 const VOLUME_MAX: u32 = 0xfffd;
-const MEMBERS_MAX: u32 = 32;
-const LEVEL_MAX: u32 = 6;
 const SEGMENT_BLOCKS_MIN: u32 = 8;
 const SEGMENT_BLOCKS_MAX: u32 = 1024;
-/** A strip is at most a segment; the bound is there so that products below stay far from 2^64. */
-const STRIP_BLOCKS_MAX: u32 = 1024;
+/** A segment is never less than so many stripes: 8 stripes of 31 strips of 1 MiB are 63,488 blocks, so that a slot has 16 bits. */
+const SEGMENT_STRIPES_MIN: u32 = 8;
 /** Two open segments, two victims, metadata twice: with less a log cannot turn round. */
 const SEGMENT_COUNT_MIN: u64 = 8;
 const SLOT_BYTES_MIN: u32 = 4096;
@@ -153,9 +154,11 @@ export function labelBackOffset(sizeBytes: f64): f64 {
 }
 
 /**
- * Lays out a device of level `single` whose size is in `fields`: rounds the size down to blocks and fills in the catalogue slot and the segments.
- * The segment is the largest power of two of blocks, from 8 to 1024, that gives at least 32 segments; one that is there already is kept (tests).
- * FORMAT_BOUNDS when the device is too small.
+ * Lays out a member whose size, level, member count and strip are in `fields`: rounds the size down to blocks and fills in the catalogue slot and the
+ * segments. On `single` the segment is the largest power of two of blocks, from 8 to 1024, that gives at least 32 segments; on the others the largest
+ * number of whole stripes that does and is at most 1024 blocks, but never less than 8 stripes. One that is there already is kept (tests).
+ * FORMAT_BOUNDS when the device is too small, FORMAT_FIELDS when the level cannot be like that. A build without RAID takes
+ * it for granted that the level is `single`.
  */
 export function labelLayout(fields: u32): u32 {
   const f = <usize>fields;
@@ -163,12 +166,20 @@ export function labelLayout(fields: u32): u32 {
   const slot = slotBytesFor(size);
   const area = BLOCK_BYTES + 2 * <u64>slot + 2 * BLOCK_BYTES;
   if (size > EXACT_MAX || size < 2 * area + SEGMENT_COUNT_MIN * SEGMENT_BLOCKS_MIN * BLOCK_BYTES) return FORMAT_BOUNDS;
-  let blocks = (size - 2 * area) / BLOCK_BYTES;
+  const level = <u32>field(f, FIELD_LEVEL) - 1;
+  const members = <u32>field(f, FIELD_MEMBERS);
+  const strip = <u32>field(f, FIELD_STRIP);
+  if (RAID && !geometryFits(level, members, strip)) return FORMAT_FIELDS;
+  const stripe = RAID && level ? columnsOf(level, members) * strip : 1;
+  let blocks = RAID && level ? ((size - 2 * area) / BLOCK_BYTES / strip) * stripe : (size - 2 * area) / BLOCK_BYTES;
   if (blocks > 0xffffffff) blocks = 0xffffffff; // a block number has 32 bits: 16 TiB are used of a larger device
   let segmentBlocks = <u32>field(f, FIELD_SEGMENT_BLOCKS);
   if (segmentBlocks == 0) {
     segmentBlocks = SEGMENT_BLOCKS_MAX;
-    while (segmentBlocks > SEGMENT_BLOCKS_MIN && blocks / segmentBlocks < 32) segmentBlocks >>= 1;
+    if (RAID && level) {
+      const most = min<u64>(segmentBlocks / stripe, blocks / stripe / 32);
+      segmentBlocks = stripe * max<u32>(<u32>most, SEGMENT_STRIPES_MIN);
+    } else while (segmentBlocks > SEGMENT_BLOCKS_MIN && blocks / segmentBlocks < 32) segmentBlocks >>= 1;
   }
   const count = blocks / segmentBlocks;
   if (count < SEGMENT_COUNT_MIN) return FORMAT_BOUNDS;
@@ -177,6 +188,12 @@ export function labelLayout(fields: u32): u32 {
   store<f64>(f + FIELD_SEGMENT_BLOCKS, <f64>segmentBlocks);
   store<f64>(f + FIELD_SEGMENT_COUNT, <f64>count);
   return FORMAT_OK;
+}
+
+/** Whether a storage volume of this level can have so many members and such strips. */
+export function geometryFits(level: u32, members: u32, strip: u32): bool {
+  if (!levelFits(level, members)) return false;
+  return level ? strip > 0 && strip <= STRIP_BLOCKS_MAX && popcnt(strip) == 1 : strip <= 1;
 }
 
 /** Writes the label that `fields` describe to the 4096 bytes at `into`. Version numbers are this build's and offsets follow from size and slot. */
@@ -247,11 +264,13 @@ export function labelDecode(from: u32, fields: u32): u32 {
   const size = load<u64>(label + OFFSET_SIZE);
   const generation = load<u64>(label + OFFSET_GENERATION);
   if (volume > VOLUME_MAX) return FORMAT_FIELDS;
-  if (members == 0 || members > MEMBERS_MAX || member >= members) return FORMAT_FIELDS;
-  if (level == 0 || level > LEVEL_MAX || (level == 1 && members != 1)) return FORMAT_FIELDS;
+  if (!RAID && level > 1) return FORMAT_FEATURES;
+  if (member >= members || (RAID ? !geometryFits(level - 1, members, strip) : level == 0 || members != 1 || strip > 1)) return FORMAT_FIELDS;
   if (side != 1 && side != 2) return FORMAT_FIELDS;
-  if (strip > STRIP_BLOCKS_MAX) return FORMAT_FIELDS;
-  if (segmentBlocks < SEGMENT_BLOCKS_MIN || segmentBlocks > SEGMENT_BLOCKS_MAX || segmentCount == 0) return FORMAT_FIELDS;
+  const wide = RAID ? columnsOf(level - 1, members) : 1;
+  const most = RAID ? max<u32>(SEGMENT_BLOCKS_MAX, SEGMENT_STRIPES_MIN * wide * strip) : SEGMENT_BLOCKS_MAX;
+  if (segmentBlocks < SEGMENT_BLOCKS_MIN || segmentBlocks > most || segmentCount == 0) return FORMAT_FIELDS;
+  if (RAID && level > 1 && segmentBlocks % (wide * strip) != 0) return FORMAT_FIELDS;
   if (slot < SLOT_BYTES_MIN || slot > SLOT_BYTES_MAX || slot % 4096 != 0) return FORMAT_FIELDS;
   if (size > EXACT_MAX || size % BLOCK_BYTES != 0 || generation > EXACT_MAX) return FORMAT_FIELDS;
   const blocks = <u64>segmentBlocks * segmentCount;
@@ -267,8 +286,7 @@ export function labelDecode(from: u32, fields: u32): u32 {
   if (load<u64>(label + OFFSET_BACK_LABEL) != back) return FORMAT_FIELDS;
   if (load<u64>(label + OFFSET_BACK_CATALOGUE) != back + BLOCK_BYTES) return FORMAT_FIELDS;
   if (load<u64>(label + OFFSET_BACK_ROOT) != back + root) return FORMAT_FIELDS;
-  // Striped levels spread the segments over the members; on `single` the one member holds them all.
-  if (level == 1 && data + blocks * BLOCK_BYTES > back) return FORMAT_FIELDS;
+  if (data + (blocks / wide) * BLOCK_BYTES > back) return FORMAT_FIELDS;
 
   memory.copy(f + FIELD_POOL, label + OFFSET_POOL, 32); // and the device's
   for (let number: u32 = 0; number < NUMBERS; number++) {

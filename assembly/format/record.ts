@@ -10,6 +10,8 @@
 //    64 u16 sourceVolume       66 u16 0            68 u32 sourceSegment   (kind move: where the blocks came from)
 //    72 u64 sourceFillSequence
 //    80 u32 epoch              84 u32 payloadBytes (kind operation)
+//    A record of kind padding has no entries and no sequences of its own: firstSequence is the last one before it, dataCount
+//    the slots behind its header that hold nothing. It fills a stripe up, on levels with parity.
 //    88 16 bytes log uuid      104 zeros up to 256
 //   256 entries of 24 bytes (kind data and move), or the payload of an operation
 //
@@ -24,6 +26,7 @@ export const RECORD_MAGIC: u32 = 0x31525656;
 export const RECORD_DATA: u32 = 1;
 export const RECORD_MOVE: u32 = 2;
 export const RECORD_OPERATION: u32 = 3;
+export const RECORD_PADDING: u32 = 4;
 
 export const ENTRY_DATA: u32 = 1;
 export const ENTRY_TRIM: u32 = 2;
@@ -71,7 +74,7 @@ export function entryWrite(entry: u32, kind: u32, space: u32, birth: u32, virtua
 /** Slots that a record takes. */
 export function recordSlots(header: u32): u32 { return 1 + <u32>load<u16>(header, R_DATA); }
 
-/** Sequences that a record takes: an operation counts as one entry. */
+/** Sequences that a record takes: an operation counts as one entry, padding takes none. */
 export function recordSequences(header: u32): u32 {
   return load<u8>(header, R_KIND) == RECORD_OPERATION ? 1 : <u32>load<u16>(header, R_ENTRIES);
 }
@@ -91,8 +94,8 @@ export function recordVerify(header: u32, volume: u32, block: u32, slot: u32, sl
   let kind = <u32>load<u8>(header, R_KIND);
   let entries = <u32>load<u16>(header, R_ENTRIES);
   let data = <u32>load<u16>(header, R_DATA);
-  if (kind < RECORD_DATA || kind > RECORD_OPERATION) return false;
-  if (entries > RECORD_ENTRIES_MAX || data > entries || data > RECORD_DATA_MAX || 1 + data > slotsLeft) return false;
+  if (kind < RECORD_DATA || kind > (RAID ? RECORD_PADDING : RECORD_OPERATION) || 1 + data > slotsLeft) return false;
+  if (entries > RECORD_ENTRIES_MAX || ((!RAID || kind != RECORD_PADDING) && (data > entries || data > RECORD_DATA_MAX))) return false;
   if (load<u32>(header, R_SLOT) != slot) return false;
   if (load<u64>(header, R_FILL) != fillSequence && !(PLANTS && planted == PLANT_SKIP_FILL_CHECK)) return false;
   if (load<u32>(header, R_PAYLOAD) > RECORD_PAYLOAD_MAX) return false;
@@ -103,6 +106,7 @@ export function recordVerify(header: u32, volume: u32, block: u32, slot: u32, sl
   // Sealed by us, and still checked: a header with our key may come from a faulty writer or a fuzzer.
   if (kind == RECORD_OPERATION) return entries == 0 && data == 0;
   if (load<u32>(header, R_PAYLOAD) != 0) return false;
+  if (RAID && kind == RECORD_PADDING) return entries == 0;
   let seen: u32 = 0;
   for (let i: u32 = 0; i < entries; i++) {
     let entry = header + RECORD_FIXED_BYTES + i * ENTRY_BYTES;

@@ -8,17 +8,21 @@
 //   SEALED  full, or given up at `used` slots; holds what is live in it until that is nothing and reuse is safe
 //   META    holds metadata pages, or is being filled with them
 //
+// A storage volume of a level other than `single` is written and read by its blocks all the same: `planBlocks` is all that its
+// users need; how blocks become commands for members is volume/striped.ts's business. Members that are missing or faulted are
+// neither written nor read; one that is being rebuilt is written, and not read.
+//
 // Segments are taken in the order of the volumes, so that a volume that came later stays empty as long as possible.
 
 import { bump } from '../std/bytes';
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { capacityAfter, listRemove } from '../std/list';
 import { failAt } from '../abi/status';
-import { planAdd } from '../abi/ticket';
+import { planAdd, planFlush, planMark } from '../abi/ticket';
 import { BLOCK_SHIFT } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
 import { liveAttach, liveDetach } from '../table/live';
-import { deviceHandle, singleOffset } from '../stripe/geometry';
+import { LEVEL_0, LEVEL_SINGLE, columnsOf, deviceHandle, membersMask, parityOf, rowOffset } from '../stripe/geometry';
 
 export const FREE: u32 = 0;
 export const NEXT: u32 = 1;
@@ -53,7 +57,13 @@ export const V_TABLE_IMAGES: usize = 80; // array of segment table chunks: u32 p
 export const V_RELEASE_COMMITS: usize = 84; // roots committed without this volume
 export const V_ROOTS: usize = 88; // root slots that hold a root of ours, as far as this life knows: 0 to 2
 export const V_NEXT: usize = 92; // the volume behind it in order, 0 for the last
-const V_BYTES: u32 = 96;
+export const V_COLUMNS: usize = 96; // strips of data in a stripe
+export const V_UNIT: usize = 100; // blocks that can only be written together: a stripe where there is parity, else 1
+export const V_WRITABLE: usize = 104; // members, bit masks
+export const V_READABLE: usize = 108;
+export const V_FAULT: usize = 112; // failed a write or flush: to be faulted before anything that rests on it is acknowledged
+export const V_DENIED: usize = 116; // the host could not have them faulted
+const V_BYTES: u32 = 120;
 
 export const SEG_STATE: usize = 0;
 export const SEG_STREAM: usize = 1; // 0 users' writes, 1 survivors, 2 and 3 metadata
@@ -154,7 +164,17 @@ export function volumeCreate(description: usize): void {
   let volume = allocateZeroed(V_BYTES);
   memory.copy(volume, description, VOLUME_DESCRIPTION_BYTES);
   store<u32>(volume, VOLUME_ACTIVE, V_STATE);
-  let footerBlocks = footerBlocksOf(segmentBlocks);
+  let level = levelOf(volume);
+  let members = membersOf(volume);
+  let wide = columnsOf(level, members);
+  let unit = RAID && parityOf(level) ? wide * load<u32>(volume, V_STRIP_BLOCKS) : 1;
+  if (RAID) {
+    store<u32>(volume, wide, V_COLUMNS);
+    store<u32>(volume, unit, V_UNIT);
+    store<u32>(volume, membersMask(members), V_WRITABLE);
+    store<u32>(volume, membersMask(members), V_READABLE);
+  }
+  let footerBlocks = footerBlocksOf(segmentBlocks, unit);
   store<u32>(volume, footerBlocks, V_FOOTER_BLOCKS);
   store<u32>(volume, segmentBlocks - footerBlocks, V_DATA_SLOTS);
   store<u32>(volume, allocateZeroed(segmentCount * SEG_BYTES), V_SEGMENTS);
@@ -246,7 +266,9 @@ export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
 
 /** Frees the segment that the walk stands at when it holds metadata pages of which none is left. */
 export function emptyMetaFree(): void {
-  if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER)) segmentFree(eachVolume, eachSegment);
+  if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER) && !(RAID && load<u32>(eachSegment, SEG_PINS))) {
+    segmentFree(eachVolume, eachSegment);
+  }
 }
 
 /** One ticket more (1) or less (−1) reads the segment: it is not freed meanwhile. */
@@ -281,10 +303,7 @@ export function blockOf(volume: u32, segment: u32, slot: u32): u32 {
   return segment * load<u32>(volume, V_SEGMENT_BLOCKS) + slot;
 }
 
-/** Device offset of a block; `handleOf` gives the device. Level `single` until the stripe map has more. */
-export function offsetOf(volume: u32, block: u32): f64 {
-  return singleOffset(load<f64>(volume, V_DATA_OFFSET), block);
-}
+/** The handle of a volume's first member; the others follow. */
 export function handleOf(volume: u32): u32 {
   return deviceHandle(load<u32>(volume, V_ID), 0);
 }
@@ -294,9 +313,75 @@ export function failAtSlot(code: u32, volume: u32, segment: u32, slot: u32): u32
   return failAt(code, load<u32>(volume, V_ID), blockOf(volume, segment, slot));
 }
 
-/** Plans the reading or writing of blocks in a row. */
+// A core without RAID has volumes of one member only: here that is a constant, so that what is for others falls away.
+export function levelOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_LEVEL) : LEVEL_SINGLE; }
+export function membersOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_MEMBERS) : 1; }
+export function unitOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_UNIT) : 1; }
+export function writableOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_WRITABLE) : 1; }
+export function readableOf(volume: u32): u32 { return RAID ? load<u32>(volume, V_READABLE) : 1; }
+
+/** The row of a block, the same on every member. */
+export function rowOf(volume: u32, block: u32): u32 {
+  if (!RAID) return block;
+  let strip = load<u32>(volume, V_STRIP_BLOCKS);
+  return load<u32>(volume, V_LEVEL) ? (block / (load<u32>(volume, V_COLUMNS) * strip)) * strip + (block % strip) : block;
+}
+
+/** Byte offset of a block on the member that holds it. */
+export function offsetOf(volume: u32, block: u32): f64 {
+  return rowAt(volume, rowOf(volume, block));
+}
+
+/** Whether what a member holds is somewhere else, too, or can be computed. */
+export function redundant(volume: u32): bool {
+  return levelOf(volume) != LEVEL_SINGLE && levelOf(volume) != LEVEL_0;
+}
+
+/** Byte offset of a row of the data area on every member. On `single` a row is a block. */
+export function rowAt(volume: u32, row: u32): f64 {
+  return rowOffset(load<f64>(volume, V_DATA_OFFSET), row);
+}
+
+// What the bytes of a read are, for `planChecked`.
+/** A metadata page; the key is its checksum. */
+export const CHECK_PAGE: u32 = 1;
+/** A whole footer; the key is the fill sequence. */
+export const CHECK_FOOTER: u32 = 2;
+/** Records from their first header on; the key is the fill sequence. Headers only, or their data as well. */
+export const CHECK_HEADERS: u32 = 3;
+export const CHECK_RECORDS: u32 = 4;
+/** One header, wherever its data is. */
+export const CHECK_FIRST: u32 = 5;
+
+/** The command of a plan that reads or writes blocks of a storage volume, whatever its level. Writes are whole units. */
 export function planBlocks(ticket: u32, operation: u32, volume: u32, block: u32, address: u32, blocks: u32): void {
-  planAdd(ticket, operation, handleOf(volume), offsetOf(volume, block), address, blocks << BLOCK_SHIFT);
+  planChecked(ticket, operation, volume, block, address, blocks, 0, 0);
+}
+
+/**
+ * The same, for bytes of which can be seen whether they are what was written: where they are not, they are rebuilt from the
+ * other members, before the ticket sees them. `check` says what they are (volume/striped.ts), `key` points to a u64 for it.
+ */
+export function planChecked(ticket: u32, operation: u32, volume: u32, block: u32, address: u32, blocks: u32, check: u32, key: usize): void {
+  if (!levelOf(volume)) planAdd(ticket, operation, handleOf(volume), rowAt(volume, block), address, blocks << BLOCK_SHIFT);
+  else planMark(ticket, operation, handleOf(volume), block, address, blocks << BLOCK_SHIFT, check, key);
+}
+
+/** Members that a command of a plan writes to or flushes, as a mask of its volume. */
+export function membersWritten(volume: u32, marked: bool, handle: u32): u32 {
+  return RAID && !marked ? 1 << (handle & 31) : writableOf(volume);
+}
+
+/** Flushes of all writable members in the mask. */
+export function planMemberFlushes(ticket: u32, volume: u32, mask: u32): void {
+  if (!RAID) {
+    if (mask & 1) planFlush(ticket, handleOf(volume));
+    return;
+  }
+  mask &= writableOf(volume);
+  for (let member: u32 = 0; member < membersOf(volume); member++) {
+    if (mask & (1 << member)) planFlush(ticket, handleOf(volume) + member);
+  }
 }
 
 // Checksums of sealed segments: u64 for each slot, kept in a bounded cache, least recently used out first.

@@ -17,21 +17,21 @@ import { count } from '../std/counters';
 import { BLOCK_BYTES, BLOCK_SHIFT, FORMAT_MAJOR, VOLUME_NONE } from '../format/constants';
 import { blockSeed, logIdentity } from '../format/key';
 import {
-  ENTRY_BYTES, ENTRY_MOVED, ENTRY_TRIM, RECORD_DATA_MAX, RECORD_ENTRIES_MAX, RECORD_FIXED_BYTES, RECORD_MAGIC, RECORD_MOVE, RECORD_OPERATION, R_DATA,
-  R_DURABLE, R_ENTRIES, R_EPOCH, R_FILL, R_FIRST, R_INCARNATION, R_KIND, R_PAYLOAD, R_PREVIOUS, R_SLOT, R_SOURCE_FILL, R_SOURCE_SEGMENT,
-  R_SOURCE_VOLUME, R_STREAM, R_UUID, entryWrite, recordSeal,
+  ENTRY_BYTES, ENTRY_MOVED, ENTRY_TRIM, RECORD_DATA_MAX, RECORD_ENTRIES_MAX, RECORD_FIXED_BYTES, RECORD_MAGIC, RECORD_MOVE, RECORD_OPERATION,
+  RECORD_PADDING, R_DATA, R_DURABLE, R_ENTRIES, R_EPOCH, R_FILL, R_FIRST, R_INCARNATION, R_KIND, R_PAYLOAD, R_PREVIOUS, R_SLOT, R_SOURCE_FILL,
+  R_SOURCE_SEGMENT, R_SOURCE_VOLUME, R_STREAM, R_UUID, entryWrite, recordSeal,
 } from '../format/record';
 import {
   FOOTER_FIXED_BYTES, FOOTER_MAGIC, F_DURABLE, F_FILL, F_FIRST, F_INCARNATION, F_LAST, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME,
-  F_STREAM, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS, SLOT_HEADER, footerSeal,
+  F_STREAM, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS, SLOT_FLAG_PADDING, SLOT_HEADER, footerSeal,
 } from '../format/footer';
 import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
-  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree,
-  segmentOf, segmentTake, sumsMake, volumeById, segmentBlank,
+  V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf,
+  segmentTake, sumsMake, volumeById, segmentBlank, unitOf,
 } from './volumes';
-import { C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
+import { C_PADDED, C_SEGMENT_REUSED, C_SEGMENT_SEALED, C_STREAM_SWITCH } from './counting';
 import { bump, clear } from '../std/bytes';
 
 export const STREAM_USER: u32 = 0;
@@ -81,6 +81,7 @@ export let epoch: u32 = 1;
 export let dataBlocksWritten: u64 = 0;
 export let metadataBlocksWritten: u64 = 0;
 export let movedBlocks: u64 = 0;
+export let paddingBlocks: u64 = 0;
 /** Segments sealed so far: how much replay a checkpoint would save. */
 export let sealedCount: u32 = 0;
 
@@ -125,7 +126,7 @@ function startNote(record: usize, volume: u32, index: u32, fillSequence: u64): v
 }
 
 /** How roots name a slot of a fill, 16 bytes: u16 storage volume, u16 slot, u32 segment, u64 fill sequence. */
-function placeStore(at: usize, volume: u32, slot: u32, segment: u32, fillSequence: u64): void {
+export function placeStore(at: usize, volume: u32, slot: u32, segment: u32, fillSequence: u64): void {
   store<u16>(at, <u16>load<u32>(volume, V_ID));
   store<u16>(at, <u16>slot, 2);
   store<u32>(at, segment, 4);
@@ -315,21 +316,32 @@ export function recordClose(stream: u32): void {
   let volume = load<u32>(buffer, B_VOLUME);
   let index = load<u32>(buffer, B_SEGMENT);
   let segment = segmentOf(volume, index);
-  let header = slotAddress(buffer, slot);
   let first = load<u64>(buffer, B_FIRST);
   let last = kind == RECORD_OPERATION ? first : first + <u64>entries - 1;
+  headerWrite(stream, buffer, slot, kind, first, kind == RECORD_OPERATION ? 0 : entries, load<u32>(buffer, B_RECORD_DATA), volume, index);
+  if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
+  store<u64>(segment, last, SEG_LAST);
+  store<u16>(segment, <u16>load<u32>(buffer, B_FILL), SEG_USED);
+  segmentChanged(volume, index);
+  dataBlocksWritten += load<u32>(buffer, B_RECORD_DATA);
+  metadataBlocksWritten++;
+}
+
+/** The fixed part of a record's header, its seal, and its entry for the footer. */
+function headerWrite(stream: u32, buffer: u32, slot: u32, kind: u32, first: u64, entries: u32, data: u32, volume: u32, index: u32): void {
+  let header = slotAddress(buffer, slot);
   store<u32>(header, RECORD_MAGIC);
   store<u16>(header, FORMAT_MAJOR, 4);
   store<u8>(header, <u8>kind, R_KIND);
   store<u8>(header, <u8>stream, R_STREAM);
   store<u64>(header, first, R_FIRST);
   store<u64>(header, durableSequence, R_DURABLE);
-  store<u64>(header, load<u64>(segment, SEG_FILL), R_FILL);
+  store<u64>(header, bufferFillSequence(buffer), R_FILL);
   store<u64>(header, incarnation, R_INCARNATION);
   store<u64>(header, chainOf(stream), R_PREVIOUS);
   store<u32>(header, slot, R_SLOT);
-  store<u16>(header, <u16>(kind == RECORD_OPERATION ? 0 : entries), R_ENTRIES);
-  store<u16>(header, <u16>load<u32>(buffer, B_RECORD_DATA), R_DATA);
+  store<u16>(header, <u16>entries, R_ENTRIES);
+  store<u16>(header, <u16>data, R_DATA);
   store<u32>(header, epoch, R_EPOCH);
   memory.copy(header + <u32>R_UUID, logIdentity, 16);
   if (kind == RECORD_MOVE) {
@@ -339,12 +351,25 @@ export function recordClose(stream: u32): void {
   }
   chainSet(stream, recordSeal(header, load<u32>(volume, V_ID), blockOf(volume, index, slot)));
   slotHeaderWrite(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES, header);
-  if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
-  store<u64>(segment, last, SEG_LAST);
-  store<u16>(segment, <u16>load<u32>(buffer, B_FILL), SEG_USED);
-  segmentChanged(volume, index);
-  dataBlocksWritten += load<u32>(buffer, B_RECORD_DATA);
-  metadataBlocksWritten++;
+}
+
+/** Fills the open segment up to whole units with a record that has nothing in it, so that all of it can be written. No record is open. */
+export function bufferPad(stream: u32): void {
+  if (!RAID) return;
+  let buffer = openBuffer(stream);
+  if (!buffer) return;
+  let volume = load<u32>(buffer, B_VOLUME);
+  let slot = load<u32>(buffer, B_FILL);
+  let over = slot % unitOf(volume);
+  if (!over) return;
+  let slots = unitOf(volume) - over;
+  memory.fill(slotAddress(buffer, slot), 0, slots << BLOCK_SHIFT);
+  store<u32>(buffer, slot + slots, B_FILL);
+  store<u16>(segmentOf(volume, load<u32>(buffer, B_SEGMENT)), <u16>(slot + slots), SEG_USED);
+  segmentChanged(volume, load<u32>(buffer, B_SEGMENT));
+  if (stream < STREAM_META) headerWrite(stream, buffer, slot, RECORD_PADDING, sequence, 0, slots - 1, volume, load<u32>(buffer, B_SEGMENT));
+  paddingBlocks += slots;
+  count(C_PADDED);
 }
 
 /** The footer's entry for a header slot. */
@@ -353,7 +378,8 @@ export function slotHeaderWrite(entry: u32, header: u32): void {
   let entries = <u32>load<u16>(header, R_ENTRIES);
   let data = <u32>load<u16>(header, R_DATA);
   let flags: u32 = kind == RECORD_MOVE ? SLOT_FLAG_MOVE : 0;
-  if (kind == RECORD_OPERATION || entries != data) flags |= SLOT_FLAG_OPERATIONS;
+  if (RAID && kind == RECORD_PADDING) flags = SLOT_FLAG_PADDING;
+  else if (kind == RECORD_OPERATION || entries != data) flags |= SLOT_FLAG_OPERATIONS;
   store<u8>(entry, <u8>SLOT_HEADER);
   store<u8>(entry, <u8>flags, 1);
   store<u16>(entry, <u16>data, 2);
@@ -480,10 +506,16 @@ export function pageAppend(stream: u32, page: u32, avoid: u32): bool {
 export let pageVolume: u32 = 0;
 export let pageBlock: u32 = 0;
 
-/** Blocks up to which the buffer's content is final and may be written out. */
-export function bufferReady(buffer: u32): u32 {
+/** Blocks up to which the buffer's content is final. */
+export function bufferFinal(buffer: u32): u32 {
   let record = load<u32>(buffer, B_RECORD);
   return record == NO_RECORD ? load<u32>(buffer, B_FILL) : record;
+}
+
+/** Blocks up to which the buffer may be written out: whole units. */
+export function bufferReady(buffer: u32): u32 {
+  let final = bufferFinal(buffer);
+  return final - (final % unitOf(load<u32>(buffer, B_VOLUME)));
 }
 
 export function unflushedBytes(): f64 {

@@ -1,7 +1,7 @@
 // How often each rare path was taken: tests assert that a random history reached it. Test builds count, the published one does not. Ids are given out
 // in ranges: 0…31 the lookup table (below), 32…95 log and volume (log/counting.ts).
 const COUNTERS: u32 = 96;
-const cells: usize = memory.data(768, 8); // 96 × u64
+const cells: usize = memory.data(PLANTS ? 768 : 8, 8); // 96 × u64
 
 export const COUNT_ENTER_EXTENTS: u32 = 0; // a leaf changed its shape to this one
 export const COUNT_ENTER_PACKED: u32 = 1;

@@ -16,6 +16,13 @@ export const PLANT_REUSE_BEFORE_FLUSH: u32 = 36; // a segment is reused while th
 export const PLANT_UNASSIGN_EARLY: u32 = 37; // a volume is given back while the other root slot still refers to it
 export const PLANT_STALE_INCARNATION: u32 = 38; // records of an earlier life are replayed
 
+export const PLANT_NO_PARITY: u32 = 64; // P and Q are not written
+export const PLANT_WRONG_ROTATION: u32 = 65; // a lost strip is taken for the one beside it in every other stripe
+export const PLANT_HEAL_UNVERIFIED: u32 = 66; // what is rebuilt is written back without a look at its checksum
+export const PLANT_STALE_TRUSTED: u32 = 67; // a member that was away is read as if it had been there
+export const PLANT_REBUILD_SKIPS: u32 = 68; // a rebuild leaves one segment out
+export const PLANT_HEAL_REUSED: u32 = 69; // blocks are healed in segments that nothing holds, so that they may be others' by then
+
 export let planted: u32 = PLANT_NONE;
 
 export function plant(id: u32): void {

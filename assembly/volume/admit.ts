@@ -55,10 +55,17 @@ export function growthDenied(): void {
 export function growthAllowed(): void { denied = false; }
 /** Tickets that wait for space since the last job ended: compaction is urgent then. */
 export let spaceWaiters: u32 = 0;
-export function spaceWaitersClear(): void {
+export function spaceWaitersClear(copied: bool): void {
   spaceWaiters = 0;
   growUrgent = false;
+  if (!copied) noRoom = 0;
 }
+/**
+ * How often in a row compaction found no room to copy into, since something may have come free: after the first time the volume that is being given back
+ * has to wait for segments that gain something, after the second nothing is to be had by copying.
+ */
+export let noRoom: u32 = 0;
+export function noRoomSet(times: u32): void { noRoom = times; }
 /** A write waits that only growing can help. */
 let growUrgent: bool = false;
 /** Kinds of tickets that free segments when they end: flush, checkpoint, compaction. */
@@ -259,6 +266,7 @@ function reclaim(gainLeast: i64): bool {
     gain += gained;
     if (!replayed && !load<u32>(segment, SEG_BUFFER)) victim = true;
   }
+  if (noRoom > 1) gain = 0;
   if (flush) wantFlush(true);
   else if (checkpoint) wantCheckpoint(true);
   else if (pinned) return true;

@@ -5,24 +5,26 @@ import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUs
 import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
-  DONE, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, FAILED, fail,
-  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, PLAN,
-  STATUS_BITS,
+  DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, ERROR_UNSUPPORTED, FAILED, fail,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, STATUS_BITS, WAIT,
 } from '../abi/status';
 import {
-  T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_ROOT_STATE, T_SPACE, T_STATE, T_VALUE, planComplete,
-  ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
+  FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
+  planComplete, planOperation, ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
+import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../stripe/geometry';
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
-  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal, sumsLimit,
-  volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_MEMBERS, V_ROOT_BACK, V_ROOT_FRONT, V_ROOTS,
-  V_SEGMENT_BLOCKS, V_STRIP_BLOCKS,
+  VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal,
+  sumsLimit, volumeById, volumeBytes, volumeCount, volumeCreate, volumeForget, volumeHead, V_DATA_OFFSET, V_ID, V_LEVEL, V_ROOT_BACK, V_ROOT_FRONT,
+  V_ROOTS, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
 } from '../log/volumes';
-import { dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, sequence, unflushedBytes } from '../log/writer';
+import {
+  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes,
+} from '../log/writer';
 import { C_GROWN } from '../log/counting';
 import {
   canGiveVolume as policyGives, growthAllowed as allowGrowth, growthDenied as denyGrowth, liveBlocks, policySet as setPolicy, reserveSegments,
@@ -36,11 +38,15 @@ import {
   JOB_CHECKPOINT, JOB_COMPACT, JOB_FLUSH, JOB_MERGE, JOB_ROOT, JOB_WRITEOUT, backgroundWanted as wantedJob, checkpointEntriesSet, closeStep,
   evacuate, flushJob, jobBegins, jobEnds, mergeStep, operationEnd, operationKeep, operationStep, rootStep,
 } from './jobs';
-import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, logFlushEnds, logFlushes, mode, rootFlushEnds, rootFlushes } from './mode';
+import { MODE_CLOSED, MODE_WRITE, closing, failedReadOnly, flushLost, logFlushEnds, logFlushes, mode, rootFlushEnds, rootFlushes } from './mode';
 import { readStep, readWriteEnd, writeStep } from './readwrite';
 import { createStep, openStep } from './recover';
 import { replayedEntries } from './replay';
 import { generation, rootOwner } from './root';
+import { scrubCancel as cancelScrub, scrubDone, scrubEnd, scrubStep, scrubTotal } from './mend';
+import {
+  faultPending, faultWanted as wantedFault, flushFaults, flushUnsure, healedBlocks, memberSet as setMember, stripedBegin, stripedEnd, stripedStep,
+} from './striped';
 import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount as sources, sourceGet as sourceWrite, sourceSpace } from './state';
 
 const KIND_CREATE: u32 = 1;
@@ -51,6 +57,7 @@ const KIND_TRIM: u32 = 5;
 const KIND_OPERATION: u32 = 8;
 const KIND_CLOSE: u32 = 11;
 const KIND_CHECK: u32 = 15;
+const KIND_SCRUB: u32 = 16;
 
 const EXCHANGE_BYTES: u32 = 65536;
 let exchangePointer: u32 = 0;
@@ -95,9 +102,13 @@ export function volumeAdd(
   id: u32, level: u32, members: u32, stripBlocks: u32, segmentBlocks: u32, segmentCount: u32, dataOffset: f64, rootFrontOffset: f64, rootBackOffset: f64,
 ): u32 {
   ready();
-  if (id > 0xfff0 || level != 0 || members != 1 || stripBlocks == 0) return ERROR_RANGE;
-  if (segmentBlocks < 8 || segmentBlocks > 1024 || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
-  if (footerBlocksOf(segmentBlocks) + 2 > segmentBlocks) return ERROR_RANGE;
+  if (!RAID && level) return ERROR_UNSUPPORTED;
+  if (id > 0xfff0 || !(RAID ? levelFits(level, members) : members == 1) || stripBlocks == 0 || (RAID && stripBlocks > STRIP_BLOCKS_MAX)) return ERROR_RANGE;
+  let stripe = RAID ? columnsOf(level, members) * stripBlocks : 1;
+  let unit = RAID && parityOf(level) ? stripe : 1;
+  if (RAID && level && segmentBlocks % stripe != 0) return ERROR_RANGE;
+  if (segmentBlocks < 8 || segmentBlocks > max<u32>(1024, 8 * stripe) || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
+  if (footerBlocksOf(segmentBlocks, unit) + 2 > segmentBlocks) return ERROR_RANGE;
   if (volumeById(id)) return ERROR_EXISTS;
   if (volumeCount == VOLUME_COUNT_MAX) return ERROR_LIMIT;
   if (pending && !volumeTakeIn()) return ERROR_LIMIT;
@@ -130,6 +141,27 @@ function volumeTakeIn(): bool {
     allowGrowth();
   } else store<u32>(volumeById(load<u32>(pendingVolume, V_ID)), 2, V_ROOTS); // the open mends or refuses what is not
   return true;
+}
+
+/** What a member is: 1 online, 2 missing or faulted, 3 being rebuilt, 4 could not be faulted. At any time once the volume was added; the catalogue knows. */
+export function memberSet(id: u32, member: u32, state: u32): u32 {
+  if (pending && load<u32>(pendingVolume) == id && !volumeTakeIn()) return ERROR_LIMIT;
+  let volume = volumeById(id);
+  if (!volume) return ERROR_NOT_FOUND;
+  if (member >= load<u32>(volume, V_MEMBERS) || state < 1 || state > 4) return ERROR_RANGE;
+  setMember(volume, member, state);
+  return 0;
+}
+
+/** A member whose write or flush failed, as a handle, which the host is to have faulted (catalogue, then memberSet); −1: none. */
+export function faultWanted(): i32 { return <i32>wantedFault(); }
+
+/** Ends a scrub or rebuild that is under way. */
+export function scrubCancel(): void { cancelScrub(); }
+
+/** Whether a volume can do without the members that are not readable. */
+export function volumeTolerates(level: u32, members: u32, lost: u32): u32 {
+  return levelFits(level, members) && tolerates(level, members, lost) ? 1 : 0;
 }
 
 /** Begins to give a volume back. 0, or a code: it is not there, or the last. */
@@ -220,7 +252,19 @@ function run(ticket: u32, kind: u32): u32 {
     case KIND_CREATE: return createStep(ticket, <usize>load<f64>(ticket, T_OFFSET), configuredLeafBlocks);
     case KIND_OPEN: return openStep(ticket, <usize>load<f64>(ticket, T_OFFSET));
   }
+  if (RAID && kind == KIND_SCRUB) return scrubStep(ticket);
   return fail(ERROR_RANGE);
+}
+
+/** The same, with what lies between blocks of a storage volume and commands for its members. */
+function runStriped(ticket: u32, kind: u32): u32 {
+  let status: u32 = load<u32>(ticket, T_STRIPED) || load<u32>(ticket, T_RESULT) ? stripedStep(ticket) : DONE;
+  while (status == DONE) {
+    status = run(ticket, kind);
+    if (status != PLAN || !load<u32>(ticket, T_MARKED)) break;
+    status = stripedBegin(ticket); // DONE: there was nothing to be performed
+  }
+  return status;
 }
 
 /** Whether a ticket can end for want of memory: a client's, in the middle of nothing that others wait for. */
@@ -240,8 +284,9 @@ export function step(index: u32): u32 {
   if (pending && !volumeTakeIn()) return needMemory(pendingBytes());
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
+  if (RAID && faultPending && flushUnsure(ticket)) return WAIT;
   if (load<u32>(ticket, T_DENIED) && deniable(ticket, kind)) status = fail(ERROR_LIMIT);
-  else status = run(ticket, kind);
+  else status = RAID ? runStriped(ticket, kind) : run(ticket, kind);
   if (status == PLAN) return load<u32>(ticket, T_PLAN_COUNT) << STATUS_BITS | PLAN;
   if (status != DONE && status != FAILED) return status;
   result = load<f64>(ticket, T_VALUE);
@@ -251,8 +296,10 @@ export function step(index: u32): u32 {
     operationEnd(ticket);
   } else if (kind == JOB_MERGE) operationEnd(ticket);
   else if (kind == KIND_CHECK) checkEnd(ticket);
+  else if (RAID && kind == KIND_SCRUB) scrubEnd(ticket);
   else if (kind <= KIND_OPEN) free(<u32>load<f64>(ticket, T_OFFSET));
-  else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear();
+  else if (kind == JOB_COMPACT || kind == JOB_CHECKPOINT || kind == JOB_FLUSH) spaceWaitersClear(kind == JOB_COMPACT);
+  if (RAID) stripedEnd(ticket);
   assert(flushOwner != ticket && rootOwner != ticket);
   ticketClose(index);
   jobEnds(kind);
@@ -263,10 +310,15 @@ export function planPointer(index: u32): u32 { return load<u32>(ticketPointer(in
 export function complete(index: u32, command: u32, outcome: u32): void {
   let ticket = ticketPointer(index);
   planComplete(ticket, command, outcome);
+  let failed = outcome != 0;
+  if (RAID && failed && planOperation(ticket, command) == FLUSH) {
+    failed = outcome != RESULT_IO || !flushFaults(ticket, command);
+    if (failed && !load<u32>(ticket, T_ROOT_STATE) && flushOwner != ticket) flushLost();
+  }
   // While flushes of either are under way, its ticket has no other commands.
   if (load<u32>(ticket, T_ROOT_STATE)) {
-    if (rootFlushes) rootFlushEnds(outcome != 0);
-  } else if (flushOwner == ticket && logFlushes) logFlushEnds(outcome != 0);
+    if (rootFlushes) rootFlushEnds(failed);
+  } else if (flushOwner == ticket && logFlushes) logFlushEnds(failed);
 }
 export function ticketResult(index: u32): f64 { return result; }
 export function failure(): u32 { return failureCode; }
@@ -297,7 +349,7 @@ export function figure(n: u32): f64 {
     case 4: return <f64>segmentTotal;
     case 5: return <f64>(dataBlocksWritten - movedBlocks);
     case 6: return <f64>metadataBlocksWritten;
-    case 7: return 0; // padding: level single has none
+    case 7: return <f64>paddingBlocks;
     case 8: return <f64>movedBlocks;
     case 9: return <f64>sequence;
     case 10: return <f64>durableSequence;
@@ -313,6 +365,11 @@ export function figure(n: u32): f64 {
     case 20: return <f64>leafBlocks;
     case 21: return <f64>ticketCount;
   }
+  if (RAID) {
+    if (n == 22) return healedBlocks;
+    if (n == 23) return scrubDone;
+    if (n == 24) return scrubTotal;
+  }
   return 0;
 }
 
@@ -322,6 +379,8 @@ export function volumeFigure(id: u32, n: u32): f64 {
   if (n == 0) return <f64>load<u32>(volume, V_SEGMENT_COUNT);
   if (n == 1) return <f64>(load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE));
   if (n == 2) return <f64>liveTotal(id);
+  if (RAID && n == 4) return <f64>readableOf(volume);
+  if (RAID && n == 5) return <f64>writableOf(volume);
   return <f64>load<u32>(volume, V_STATE);
 }
 

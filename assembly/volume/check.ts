@@ -10,7 +10,7 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateZeroed, freeAt, allocateBlocks } from '../std/allocator';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, lacks } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planAdd, planClear, planDevice, planResult } from '../abi/ticket';
+import { READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_STATE, planClear, planDevice, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';
@@ -20,11 +20,12 @@ import { ENTRY_BYTES, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entryS
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
 import { liveCount } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_ROOTS,
-  V_SEGMENT_COUNT, blockOf, handleOf, offsetOf, segmentOf, volumeAt, volumeById, volumeCount, planBlocks, segmentPin,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_ROOTS,
+  V_SEGMENT_COUNT, readableOf, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
 import { sequence } from '../log/writer';
+import { owner as mendOwner } from './mend';
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { generation, openedRoot, rootHold, rootHome, rootOwner, planRootReads, rootOffset } from './root';
 import { MODE_WRITE, failedReadOnly, mode, replaySequence } from './mode';
@@ -44,7 +45,15 @@ const KIND_FOOTER: u32 = 4;
 const KIND_DATA: u32 = 5;
 const KIND_UNBACKED: u32 = 6;
 
-function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f64, bytes: f64): void {
+/** Memory for findings is there from here on. */
+export function findingsBegin(): void {
+  if (!ring) ring = allocate(RING * FINDING_BYTES);
+}
+
+/** More findings than the host should leave there. */
+export function findingsMany(): bool { return ringCount > RING / 4; }
+
+export function finding(code: u32, kind: u32, volume: u32, block: u32, offset: f64, bytes: f64): void {
   if (ringCount == RING) return; // the caller leaves room; a step adds at most one segment's worth
   let at = ring + ringCount++ * FINDING_BYTES;
   store<u32>(at, code);
@@ -78,16 +87,20 @@ export function checkStep(ticket: u32): u32 {
     let state = load<u32>(ticket, T_STATE);
     switch (state) {
     case 0: {
-      if (lacks(RING * FINDING_BYTES + 131072)) return MEMORY;
+      if (RAID && mendOwner) return WAIT; // it has findings of its own
+      if (lacks(RING * FINDING_BYTES + 1310720)) return MEMORY;
       // Pages and roots hold still while no checkpoint and no root is under way: this ticket takes both places.
       if (mode == MODE_WRITE) {
         if (checkpointOwner || rootOwner) return WAIT;
         checkpointHold(ticket);
         rootHold(ticket);
       }
-      if (!ring) ring = allocate(RING * FINDING_BYTES);
+      findingsBegin();
+      if (RAID) checking = ticket;
       planClear(ticket);
-      let area = allocateBlocks(8);
+      let copies: u32 = RAID ? 0 : 8;
+      if (RAID) for (let home: u32 = 0; home < 2; home++) if (rootHome(home)) copies += <u32>popcnt(readableOf(rootHome(home))) * 4;
+      let area = allocateBlocks(copies);
       store<u32>(ticket, area, T_D);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
@@ -141,7 +154,7 @@ export function checkStep(ticket: u32): u32 {
     }
     case 4: {
       planClear(ticket);
-      if (ringCount > RING / 4) return PLAN; // let the host take what there is
+      if (findingsMany()) return PLAN; // let the host take what there is
       if (!segmentFind(ticket)) return DONE;
       checkedAt = sequence;
       let volume = volumeAt(load<u32>(ticket, T_A));
@@ -212,7 +225,7 @@ function pagesPlan(ticket: u32, ranges: bool): bool {
       if (ranges) findingIn(0, KIND_PAGE, volume, block, 1);
       else {
         store<u32>(pageNodes + ((taken * 2 + copy) << 2), at);
-        planBlocks(ticket, READ, volume, block, load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, 1);
+        planChecked(ticket, READ, volume, block, load<u32>(ticket, T_D) + (taken * 2 + copy) * BLOCK_BYTES, 1, CHECK_PAGE, at + <u32>N_CHECKSUM);
       }
     }
     taken++;
@@ -342,7 +355,11 @@ function slotsTake(ticket: u32): void {
   freeAt(ticket + <u32>T_D);
 }
 
+/** The ticket that checks. */
+export let checking: u32 = 0;
+
 export function checkEnd(ticket: u32): void {
+  if (checking == ticket) checking = 0;
   if (rootOwner == ticket) rootHold(0);
   if (checkpointOwner == ticket) checkpointHold(0);
   scanFree(load<u32>(ticket, T_D));

@@ -28,8 +28,7 @@ import {
   segmentBlocksMost, segmentOf, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
-  B_FILL, B_SEGMENT, B_VOLUME, bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence,
-  starts, unflushedBytes, bufferPlace,
+  bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBytes, bufferPlace,
 } from '../log/writer';
 import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED } from '../log/counting';
 import { collectFree, flushRun } from './flush';

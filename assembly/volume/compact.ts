@@ -10,23 +10,24 @@ import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, WAIT, failAt, MEMORY, lacks } from '../abi/status';
-import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
+import { READ, T_A, T_B, T_C, T_D, T_EPOCH, T_FLUSH_STATE, T_PLAN_COUNT, T_RESCUE, T_STATE, T_VALUE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
-import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entryKind, entrySpace, entrySum } from '../format/record';
+import { ENTRY_BYTES, ENTRY_MOVED, RECORD_DATA_MAX, RECORD_MOVE, entryBirth, entryBlock, entrySpace, entrySum } from '../format/record';
 import { liveCount, tableMove } from '../table/index';
 import {
-  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf, segmentOf,
-  planBlocks, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
+  SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DATA_SLOTS, V_ID, V_STATE, blockOf, planBlocks,
+  segmentOf, eachIndex, eachSegment, eachVolume, segmentsBegin, segmentsNext, segmentPin,
 } from '../log/volumes';
 import {
-  B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence, sequenceTake,
-  slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
+  B_SEGMENT, B_SOURCE_FILL, B_VOLUME, STREAM_SURVIVOR, entryAppend, movedCount, recordClose, recordEnsure, recordRoom, recordSource, sequence,
+  sequenceTake, slotAddress, slotsTake, openBuffer, B_RECORD, NO_RECORD,
 } from '../log/writer';
 import { C_COMPACTED, C_MOVE_STALE } from '../log/counting';
-import { admitSurvivor, compactionCount, emptiedWanted, segmentGain, survivorsShort } from './admit';
+import { admitSurvivor, compactionCount, emptiedWanted, noRoom, noRoomSet, segmentGain, survivorsShort } from './admit';
 import { compactedNote, failedReadOnly, replaySequence } from './mode';
 import { spaceForward } from './state';
+import { rescueRun } from './striped';
 import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, slotLive } from './sums';
 
 /** Blocks of the batch that were moved: a field of the flush sub-operation, which compaction does not run. */
@@ -40,7 +41,7 @@ let chosenSegment: u32 = 0;
 
 /**
  * The best victim, or false. How much garbage makes it worth copying: `eager` 0 a twentieth, 1 anything (somebody waits for
- * space), 2 a sixteenth (asked for). Volumes that are given back come first, whatever is in them.
+ * space), 2 a sixteenth (asked for). Volumes that are given back come first, whatever is in them, while there is room to copy it into.
  */
 export function choose(eager: u32): bool {
   let best: f64 = 0;
@@ -52,7 +53,7 @@ export function choose(eager: u32): bool {
     let live = liveCount(load<u32>(eachVolume, V_ID), eachIndex);
     if (live == 0 || last > replaySequence) continue;
     let slots = load<u32>(eachVolume, V_DATA_SLOTS);
-    let leaving = load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE;
+    let leaving = load<u32>(eachVolume, V_STATE) != VOLUME_ACTIVE && !noRoom;
     let gain = segmentGain(slots, live);
     let used = <f64>live / <f64>slots;
     if (!leaving && (gain <= 0 || (eager == 0 && used > 0.95) || (eager == 2 && gain * 16 < <i32>slots))) continue;
@@ -72,6 +73,7 @@ export function choose(eager: u32): bool {
 const batch: usize = memory.data(512);
 let batchCount: u32 = 0;
 let nextSlot: u32 = 0;
+let soundSlots: u32 = 0; // of the batch, verified already
 
 export function compactStep(ticket: u32): u32 {
   while (true) {
@@ -142,16 +144,22 @@ export function compactStep(ticket: u32): u32 {
       let index = load<u32>(ticket, T_B);
       let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
       for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
-        if (planResult(ticket, i)) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
+        if (planResult(ticket, i) && !(RAID && load<u32>(ticket, T_RESCUE))) return spoiled(ticket, ERROR_IO, blockOf(volume, index, load<u16>(batch)));
       }
-      for (let i: u32 = 0; i < batchCount; i++) {
+      for (let i = soundSlots; i < batchCount; i++) {
         let slot = <u32>load<u16>(batch + (i << 1));
         let entry = load<u32>(ticket, T_C) + slot * ENTRY_BYTES;
         let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
-        if (xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) != entrySum(entry)) {
-          return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
+        let content = load<u32>(ticket, T_D) + (i << BLOCK_SHIFT);
+        if (!(RAID && load<u32>(ticket, T_RESCUE)) && xxh64(content, BLOCK_BYTES, seed) == entrySum(entry)) continue;
+        let status = RAID ? rescueRun(ticket, volume, blockOf(volume, index, slot), content, seed, entrySum(entry)) : FAILED;
+        if (status == FAILED) return spoiled(ticket, ERROR_CORRUPT, blockOf(volume, index, slot));
+        if (status != DONE) {
+          soundSlots = i;
+          return status;
         }
       }
+      soundSlots = 0;
       // A record names one source: what another victim left open is closed while there is room for a header.
       let open = openBuffer(STREAM_SURVIVOR);
       if (open && load<u64>(open, B_SOURCE_FILL) != fill) recordClose(STREAM_SURVIVOR);
@@ -168,6 +176,7 @@ export function compactStep(ticket: u32): u32 {
           if (status == FAILED) {
             release(ticket);
             compactionCount();
+            noRoomSet(noRoom + 1);
             if (failedReadOnly) return status;
             if (load<u32>(ticket, T_EPOCH) != 1) return DONE; // no room to copy into now
             store<u32>(ticket, 0, T_C);
@@ -224,6 +233,7 @@ function move(ticket: u32, index: u32): void {
 }
 
 function release(ticket: u32): void {
+  soundSlots = 0;
   let segment = segmentOf(load<u32>(ticket, T_A), load<u32>(ticket, T_B));
   segmentPin(segment, -1);
   free(load<u32>(ticket, T_C));
@@ -239,6 +249,7 @@ function finish(ticket: u32): u32 {
   count(C_COMPACTED);
   compactedNote();
   compactionCount();
+  noRoomSet(0);
   store<f64>(ticket, 1, T_VALUE);
   return DONE;
 }

@@ -15,30 +15,35 @@ import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
-import { T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_RESULT, WRITE, planClear, planDevice, planFlush, planIsThrough, planThrough } from '../abi/ticket';
+import {
+  T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planIsThrough, planMarked, planThrough,
+} from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_FIRST, R_KIND, R_PAYLOAD, R_SOURCE_FILL,
   R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSlots,
 } from '../format/record';
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_MEMBERS,
-  V_SEGMENT_BLOCKS, V_STATE, blockOf, handleOf, segmentChanged, segmentFree, segmentOf, volumeById, planBlocks, V_NEXT, eachIndex, eachSegment,
-  eachVolume, segmentsBegin, segmentsNext, volumeHead,
+  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS,
+  V_STATE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
+  eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM, B_SUBMITTED,
-  B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFree, bufferHead, bufferReady, chainOf, chainSet, durableSequence, durableSet, entryAppend,
-  headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom, recordSource, segmentAdvance, sequence, slotAddress,
-  slotsTake, isStart, unflushedBytes,
+  B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
+  B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
+  durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
+  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
-import { checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet, failedReadOnly, replaySequence } from './mode';
+import {
+  checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet,
+  failedReadOnly, replaySequence,
+} from './mode';
 
 export let flushOwner: u32 = 0;
 /** Result of a background write that failed: the next flush abandons the range. */
@@ -50,7 +55,7 @@ let pendingAttempt: u32 = 0;
 export function dirtyAnywhere(): bool {
   if (writeFailed || deviceFlushFailed || cutsPending) return true;
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
-    if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferReady(buffer)) return true;
+    if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferFinal(buffer)) return true;
   }
   return false;
 }
@@ -94,16 +99,17 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       recordClose(1);
       store<u64>(ticket, sequence, T_FLUSH_TARGET);
       planClear(ticket);
+      if (RAID) for (let stream: u32 = 0; stream < STREAM_META + 2; stream++) if (stream < STREAM_META || everything) bufferPad(stream);
       let dirty: u32 = 0;
       for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) dirty |= load<u32>(volume, V_DIRTY);
       for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
         if (load<u32>(buffer, B_DETACHED)) continue;
         planWrite(ticket, buffer);
-        store<u32>(buffer, load<u32>(buffer, B_FILL), B_FLUSHING);
+        store<u32>(buffer, load<u32>(buffer, B_SUBMITTED), B_FLUSHING);
         if (load<u32>(buffer, B_STREAM) < STREAM_META && !load<u32>(buffer, B_SEALED)) store<u64>(buffer, chainOf(load<u32>(buffer, B_STREAM)), B_FLUSHING_CHAIN);
       }
       store<u32>(ticket, 3, T_FLUSH_STATE);
-      if (planCountOf(ticket) == 1 && !dirty) {
+      if (planCountOf(ticket) == 1 && !dirty && !(RAID && load<u32>(ticket, T_MARKED))) {
         // One write, and nothing written before it that a flush would be needed for.
         planThrough(ticket);
         logFlushesSet(1);
@@ -207,7 +213,7 @@ function markWritten(ticket: u32): void {
     if (planIsThrough(ticket, i)) continue;
     let handle = planDevice(ticket, i);
     let volume = volumeById(handle / MEMBER_COUNT_MAX);
-    store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << (handle % MEMBER_COUNT_MAX)), V_DIRTY);
+    store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, planMarked(ticket, i), handle), V_DIRTY);
   }
 }
 
@@ -222,10 +228,7 @@ function noteFull(ticket: u32): void {
 function planFlushes(ticket: u32): void {
   planClear(ticket);
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
-    let dirty = load<u32>(volume, V_DIRTY);
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
-      if (dirty & (1 << member)) planFlush(ticket, handleOf(volume) + member);
-    }
+    planMemberFlushes(ticket, volume, load<u32>(volume, V_DIRTY));
     store<u32>(volume, 0, V_DIRTY);
   }
 }
@@ -377,6 +380,10 @@ function rehome(stream: u32, old: u32, from: u32, to: u32): bool {
     let header = slotAddress(old, slot);
     let kind = <u32>load<u8>(header, R_KIND);
     let at = load<u64>(header, R_FIRST);
+    if (RAID && kind == RECORD_PADDING) {
+      slot += recordSlots(header);
+      continue;
+    }
     recordClose(stream);
     if (kind == RECORD_OPERATION) {
       if (!headerRoom(stream, kind) && !segmentAdvance(stream, true)) return false;

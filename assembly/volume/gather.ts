@@ -3,7 +3,8 @@
 //   1. Look the addresses up; pin the segments (so that they are not reused) and the buffers (so that they do not go).
 //   2. Load the checksums of segments that are not in the cache.
 //   3. Read runs of blocks into an aligned area, verify each against its checksum, seeded with its place.
-//   4. A mismatch looks the address up again: if the block moved meanwhile all is read anew, else it is damage.
+//   4. A mismatch looks the address up again: if the block moved meanwhile all is read anew, else it is rebuilt from the other
+//      members of the storage volume and written back; where that gives nothing it is damage.
 //
 // A request is an allocated record of `count` places of 24 bytes behind a head:
 //   place: 0 u32 kind (0 absent, 1 hole, 2 on a device, 3 in a buffer)  4 u32 volume id  8 u32 block  12 u32 birth
@@ -13,18 +14,20 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { DONE, ERROR_CORRUPT, ERROR_IO, PLAN, failAt, MEMORY, lacks } from '../abi/status';
-import { READ, T_RESULT, planClear, planResult } from '../abi/ticket';
+import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, planted } from '../std/plant';
+import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, MEMORY, lacks } from '../abi/status';
+import { READ, T_RESCUE, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { blockSeed } from '../format/key';
 import { KIND_MAPPED, foundBirth, foundBlock, foundVolume, tableResolve, tableResolveRange } from '../table/index';
 import {
-  SEG_BUFFER, SEG_FILL, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, segmentOf, sumsOf, volumeById, SEG_USED, planBlocks, failAtSlot, segmentPin,
+  SEG_BUFFER, SEG_FILL, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, planBlocks, segmentOf, sumsOf, volumeById, SEG_USED, failAtSlot, segmentPin,
 } from '../log/volumes';
 import { B_ENTRIES, B_FILL, B_LOADED, B_PINS, slotAddress } from '../log/writer';
 import { ENTRY_BYTES, entrySum } from '../format/record';
 import { C_CORRUPT_FOUND, C_READ_RETRIED } from '../log/counting';
 import { bufferRelease } from './flush';
+import { rescueRun } from './striped';
 import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, sumsInstall } from './sums';
 
 export const GATHER_BLOCKS_MAX: u32 = 256;
@@ -38,6 +41,7 @@ const Q_STATE: usize = 20;
 const Q_AREA: usize = 24;
 const Q_SCANS: usize = 28; // number of segments being scanned
 const Q_RETRIES: usize = 32;
+const Q_SOUND: usize = 36; // places before this one are verified
 const Q_SCAN_LIST: usize = 40; // 16 × {u32 volume, u32 segment, u32 area}
 const Q_HEAD: u32 = 240; // 40 + 16 * 12, rounded
 
@@ -202,6 +206,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         spareArea = 0;
       } else area = allocateBlocks(count);
       store<u32>(request, area, Q_AREA);
+      if (RAID) store<u32>(request, 0, Q_SOUND);
       let runVolume: u32 = 0;
       let runBlock: u32 = 0;
       let runFirst: u32 = 0;
@@ -264,8 +269,33 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         continue;
       }
       if (load<u32>(ticket, T_RESULT)) return failAt(ERROR_IO, volume, block);
-      countPath(C_CORRUPT_FOUND);
-      return failAt(ERROR_CORRUPT, volume, block);
+      if (!RAID) {
+        countPath(C_CORRUPT_FOUND);
+        return failAt(ERROR_CORRUPT, volume, block);
+      }
+      store<u32>(request, bad, Q_SOUND);
+      if (sumsGone || !expect(request, bad)) return failAt(ERROR_CORRUPT, volume, block);
+      store<u32>(request, 5, Q_STATE);
+      continue;
+    }
+    case 5: {
+      if (!RAID) return FAILED; // not reached
+      let bad = load<u32>(request, Q_SOUND);
+      let place = gatherPlace(request, bad);
+      let volume = volumeById(load<u32>(place, 4));
+      let block = load<u32>(place, 8);
+      let held = segmentAt(place);
+      if (PLANTS && planted == PLANT_HEAL_REUSED && !load<u32>(ticket, T_RESCUE)) segmentPin(held, -1);
+      let status = expect(request, bad) ? rescueRun(ticket, volume, block, load<u32>(place, 16), expectedSeed, expectedSum) : FAILED;
+      if (status != DONE && status != FAILED) return status;
+      if (PLANTS && planted == PLANT_HEAL_REUSED) segmentPin(held, 1);
+      if (status == FAILED) {
+        countPath(C_CORRUPT_FOUND);
+        return failAt(ERROR_CORRUPT, load<u32>(place, 4), block);
+      }
+      if (PLANTS && planted == PLANT_HEAL_UNVERIFIED) bump(request, Q_SOUND, 1);
+      store<u32>(request, 3, Q_STATE);
+      continue;
     }
     default:
       return DONE;
@@ -280,27 +310,32 @@ let sumsGone: bool = false;
 function verify(ticket: u32, request: u32): u32 {
   let failed = load<u32>(ticket, T_RESULT) != 0;
   sumsGone = false;
-  for (let i: u32 = 0; i < load<u32>(request, Q_COUNT); i++) {
+  for (let i: u32 = RAID ? load<u32>(request, Q_SOUND) : 0; i < load<u32>(request, Q_COUNT); i++) {
     let place = gatherPlace(request, i);
     if (load<u32>(place) != KIND_MAPPED) continue;
-    if (failed) return i; // one of the reads failed: the whole request did
-    let volume = volumeById(load<u32>(place, 4));
-    let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
-    let block = load<u32>(place, 8);
-    let index = block / segmentBlocks;
-    let slot = block - index * segmentBlocks;
-    let segment = segmentOf(volume, index);
-    let sums = sumsOf(segment);
-    let buffer = load<u32>(segment, SEG_BUFFER);
-    if ((!sums && !buffer) || slot >= <u32>load<u16>(segment, SEG_USED)) {
-      sumsGone = !sums && !buffer;
-      return i;
-    }
-    let expected = sums ? load<u64>(sums + (slot << 3)) : entrySum(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES);
-    let seed = blockSeed(load<u64>(segment, SEG_FILL), slot, load<u64>(request, Q_BLOCK) + <u64>i, load<u32>(place, 12));
-    if (xxh64(load<u32>(place, 16), BLOCK_BYTES, seed) != expected) return i;
+    if (failed || !expect(request, i)) return i; // when one of the reads failed the whole request did
+    if (xxh64(load<u32>(place, 16), BLOCK_BYTES, expectedSeed) != expectedSum) return i;
   }
   return 0xffffffff;
+}
+
+let expectedSeed: u64 = 0;
+let expectedSum: u64 = 0;
+/** What the checksum of a place is, and its seed. False: nothing is known of it. */
+function expect(request: u32, index: u32): bool {
+  let place = gatherPlace(request, index);
+  let volume = volumeById(load<u32>(place, 4));
+  let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
+  let block = load<u32>(place, 8);
+  let slot = block % segmentBlocks;
+  let segment = segmentOf(volume, block / segmentBlocks);
+  let sums = sumsOf(segment);
+  let buffer = load<u32>(segment, SEG_BUFFER);
+  sumsGone = !sums && !buffer;
+  if (sumsGone || slot >= <u32>load<u16>(segment, SEG_USED)) return false;
+  expectedSum = sums ? load<u64>(sums + (slot << 3)) : entrySum(load<u32>(buffer, B_ENTRIES) + slot * ENTRY_BYTES);
+  expectedSeed = blockSeed(load<u64>(segment, SEG_FILL), slot, load<u64>(request, Q_BLOCK) + <u64>index, load<u32>(place, 12));
+  return true;
 }
 
 /** Whether place 0 still is what the table says: nobody wrote the block since it was gathered. */

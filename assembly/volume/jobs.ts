@@ -13,8 +13,8 @@ import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
 import {
-  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost, segmentFree, segmentOf,
-  segmentsOfAll, volumeHead, volumeTotals,
+  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost,
+  segmentFree, segmentOf, segmentsOfAll, volumeHead, volumeTotals,
 } from '../log/volumes';
 import {
   B_DURABLE, B_FILL, B_INFLIGHT, B_PINS, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer,
@@ -25,6 +25,7 @@ import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
 import { collectFree, cutsPending, flushRun } from './flush';
+import { owner as mendOwner } from './mend';
 import {
   MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet,
   rootWanted, running, runningSet, wantFlush, wantRoot,
@@ -149,6 +150,7 @@ function evacuationJob(): u32 {
   if (running & ((1 << JOB_ROOT) | (1 << JOB_CHECKPOINT) | (1 << JOB_COMPACT) | (1 << JOB_FLUSH)) || rootOwner || checkpointOwner) return 0;
   let held = load<u32>(volume, V_SEGMENT_COUNT) - load<u32>(volume, V_FREE);
   if (held == 0) {
+    if (RAID && mendOwner) return 0; // it flushes the members that it has written to
     if (load<u32>(volume, V_RELEASE_COMMITS) >= (PLANTS && planted == PLANT_UNASSIGN_EARLY ? <u32>0 : <u32>2)) {
       store<u32>(volume, VOLUME_RELEASED, V_STATE);
       count(C_VOLUME_RELEASED);

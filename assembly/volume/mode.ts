@@ -57,6 +57,11 @@ export function rootFlushEnds(failed: bool): void {
   rootFlushes--;
   if (failed) deviceFlushFailed = true;
 }
+/** A flush of neither failed, or one of either that was thought to be a member's own: what both wrote may be gone. */
+export function flushLost(): void {
+  deviceFlushFailed = true;
+  rootLost = true;
+}
 export function logFlushEnds(failed: bool): void {
   logFlushes--;
   if (failed) rootLost = true;

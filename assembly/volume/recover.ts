@@ -19,8 +19,8 @@ import { bump, bytesEqual } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
-import { READ, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult, planFlush } from '../abi/ticket';
+import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
+import { READ, T_A, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
 } from '../format/constants';
@@ -28,27 +28,42 @@ import { identitySet, pageSeed } from '../format/key';
 
 
 import {
-  CUT_BYTES, LIST_BYTES, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_GENERATION, O_HEIGHT, O_INCARNATION, O_INCARNATION_START, O_KEY, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, ROOT_BAD, ROOT_UNKNOWN, ROOT_VALID, STREAM_BYTES, S_LIST_COUNT, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME, rootVerify,
+  CUT_BYTES, LIST_BYTES, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_GENERATION, O_HEIGHT, O_INCARNATION, O_INCARNATION_START, O_KEY,
+  O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, ROOT_BAD, ROOT_UNKNOWN, ROOT_VALID,
+  STREAM_BYTES, S_LIST_COUNT, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME, rootVerify,
 } from '../format/root';
 import {
-  FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT, pagePlausible,
+  FRAGMENT_BYTES, G_APPLIED, G_BYTES, G_CHECKPOINT, G_COUNT, G_INDEX, G_KEY, G_SPACE, G_UID, INDEX_NODES, NODE_BYTES, N_BLOCK_A, N_BLOCK_B,
+  N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B, PAGE_FIXED_BYTES, PAGE_INDEX, PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE, P_CHECKPOINT, P_COUNT,
+  pagePlausible,
 } from '../format/page';
-import { LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize } from '../table/index';
 import {
-  FREE, SEG_STATE, TABLE_CHUNK, V_MEMBERS, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, segmentOf,
-  volumeAt, volumeById, volumeCount, planBlocks, V_NEXT, volumeHead,
+  LEAF_IMAGE, leafBlocks, gateBegin, gateSet, leafFind, leafImageRead, leafImageRoom, spacePointer, spaceUid, tableInitialize,
+} from '../table/index';
+import {
+  FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes,
+  readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
 import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
-import { listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
+import { checkpointRun, listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
 import { collectFree } from './flush';
-import { MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
+import { failedReadOnly, MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
 import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
-import { checkpointNumberSet, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, rootCleanSet, rootHome, rootRun, startSequenceSet, topNodes, topSet, planRootReads, rootOffset } from './root';
+import {
+  checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset,
+  rootRun, startSequenceSet, topNodes, topSet,
+} from './root';
+import { CUT_MAX } from '../format/root';
+import { C_CHECKPOINT_AT_OPEN } from '../log/counting';
+import { tailRun } from './mend';
 import { stateImageRead, stateInitialize } from './state';
 
-import { TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize, treeSweep } from './tree';
+import {
+  TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize,
+  treeSweep,
+} from './tree';
 
 let area: u32 = 0;
 let planCopies: u32 = 0;
@@ -92,6 +107,12 @@ const identityWanted: usize = memory.data(16);
 let forWriting: bool = false;
 
 export function openStep(ticket: u32, identity: usize): u32 {
+  if (RAID && load<u32>(ticket, T_A) == 2) {
+    let status = checkpointRun(ticket, false);
+    if (status != DONE && (status != FAILED || failedReadOnly)) return status; // without room for it things stay as they are
+    store<u32>(ticket, 9, T_STATE);
+    store<u32>(ticket, 3, T_A);
+  }
   while (true) {
     let state = load<u32>(ticket, T_STATE);
     switch (state) {
@@ -101,17 +122,15 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       store<u32>(ticket, 1, T_STATE);
       if (forWriting && !(PLANTS && planted == PLANT_NO_FLUSH_AT_OPEN)) {
-        for (let i: u32 = 0; i < volumeCount; i++) {
-          let volume = volumeAt(i);
-          for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planFlush(ticket, handleOf(volume) + member);
-        }
+        for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) planMemberFlushes(ticket, volume, 0xffffffff);
         return PLAN;
       }
       continue;
     }
     case 1: {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
-      let copies = volumeCount * 4;
+      let copies: u32 = RAID ? 0 : volumeCount * 4;
+      if (RAID) for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) copies += <u32>popcnt(readableOf(volume)) * 4;
       if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(copies);
@@ -138,7 +157,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       planClear(ticket);
       for (let home: u32 = 0; home < 2; home++) {
         let volume = rootHome(home);
-        if (volume) planFlush(ticket, handleOf(volume));
+        if (volume) planMemberFlushes(ticket, volume, 0xffffffff);
       }
       store<u32>(ticket, 4, T_STATE);
       return PLAN;
@@ -179,7 +198,10 @@ export function openStep(ticket: u32, identity: usize): u32 {
       continue;
     }
     case 8: {
-      let status = continueRun(ticket);
+      let status: u32 = !RAID || load<u32>(ticket, T_A) ? DONE : tailRun(ticket);
+      if (status != DONE) return status;
+      if (RAID) store<u32>(ticket, 1, T_A);
+      status = continueRun(ticket);
       if (status != DONE) return status;
       incarnationSet(incarnation + 1);
       incarnationStartSet(sequence);
@@ -189,8 +211,18 @@ export function openStep(ticket: u32, identity: usize): u32 {
       continue;
     }
     default: {
-      let status = rootRun(ticket);
-      if (status != DONE) return status;
+      // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many stripes
+      // were left half filled by crashes: a root has room for so many cuts.
+      if (!RAID || load<u32>(ticket, T_A) == 1) {
+        let status = rootRun(ticket);
+        if (status != DONE) return status;
+        if (RAID && cutCount > CUT_MAX / 2) {
+          count(C_CHECKPOINT_AT_OPEN);
+          store<u32>(ticket, 2, T_A);
+          store<u32>(ticket, 0, T_STATE);
+          return openStep(ticket, identity);
+        }
+      }
       modeSet(MODE_WRITE);
       collectFree();
       return DONE;
@@ -239,12 +271,17 @@ function planHeal(ticket: u32): bool {
   let healing = allocateBlocks(1); // it stays for the writes, if there are any
   memory.copy(healing, openedRoot, BLOCK_BYTES);
   planClear(ticket);
-  for (let index: u32 = 0; index < volumeCount; index++) {
-    let volume = volumeAt(index);
-    if (volume != rootHome(0) && volume != rootHome(1)) continue;
-    for (let back: u32 = 0; back < 2; back++) {
-      if (bytesEqual(area + (index * 4 + back * 2 + slot) * BLOCK_BYTES, healing, BLOCK_BYTES)) continue;
-      planAdd(ticket, WRITE, handleOf(volume), rootOffset(volume, back * 2 + slot), healing, BLOCK_BYTES);
+  let first = area;
+  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
+    let home = volume == rootHome(0) || volume == rootHome(1);
+    for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+      if (RAID && !(readableOf(volume) & (1 << member))) continue;
+      for (let back: u32 = 0; back < 2 && home; back++) {
+        if (bytesEqual(first + (back * 2 + slot) * BLOCK_BYTES, healing, BLOCK_BYTES)) continue;
+        planAdd(ticket, WRITE, handleOf(volume) + member, rootOffset(volume, back * 2 + slot), healing, BLOCK_BYTES);
+      }
+      first += 4 * BLOCK_BYTES;
+      if (!RAID) break;
     }
   }
   if (load<u32>(ticket, T_PLAN_COUNT)) return true;
@@ -379,7 +416,7 @@ function planPage(ticket: u32, index: u32, into: u32, second: bool): bool {
   let volume = volumeById(load<u16>(at + <u32>(second ? N_VOLUME_B : N_VOLUME_A)));
   let block = load<u32>(at + <u32>(second ? N_BLOCK_B : N_BLOCK_A));
   if (!volume || block / load<u32>(volume, V_SEGMENT_BLOCKS) >= load<u32>(volume, V_SEGMENT_COUNT)) return false;
-  planBlocks(ticket, READ, volume, block, into, 1);
+  planChecked(ticket, READ, volume, block, into, 1, CHECK_PAGE, at + <u32>N_CHECKSUM);
   return true;
 }
 

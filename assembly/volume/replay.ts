@@ -4,45 +4,47 @@ import { allocate, free, resize, freeAt, allocateBlocks } from '../std/allocator
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, MEMORY, PLAN, fail, failAt, lacks } from '../abi/status';
-import { READ, T_RESULT, WRITE, planClear, planResult, planFlush } from '../abi/ticket';
+import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, lacks } from '../abi/status';
+import { READ, T_RESULT, WRITE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
 import {
   FOOTER_FIXED_BYTES, F_DURABLE, F_INCARNATION, F_LAST_HEADER, F_NEXT_FILL, F_NEXT_SEGMENT, F_NEXT_VOLUME, F_USED, SLOT_FLAG_MOVE,
-  SLOT_FLAG_OPERATIONS, SLOT_HEADER, footerVerify,
+  SLOT_FLAG_OPERATIONS, SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify,
 } from '../format/footer';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION, R_KIND,
-  R_PAYLOAD, R_PREVIOUS, R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum, recordSequences,
-  recordSlots, recordVerify,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_MOVE, RECORD_OPERATION, R_CHECKSUM, R_DATA, R_DURABLE, R_ENTRIES, R_FIRST, R_INCARNATION,
+  R_KIND, R_PAYLOAD, R_PREVIOUS, R_SOURCE_SEGMENT, R_SOURCE_VOLUME, entryBirth, entryBlock, entryKind, entrySourceSlot, entrySpace, entrySum,
+  recordSequences, recordSlots, recordVerify,
 } from '../format/record';
 import {
-  LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT,
-  S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
+  LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL,
+  S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
 } from '../format/root';
 import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
 import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS,
-  V_FOOTER_BLOCKS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, handleOf, segmentBlocksMost, segmentChanged, segmentLeaveFree,
-  segmentOf, volumeById, volumeTotals, planBlocks, V_NEXT, volumeHead, failAtSlot,
+  V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks,
+  planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeById, volumeTotals, V_NEXT,
+  volumeHead, failAtSlot, unitOf,
 } from '../log/volumes';
 import {
-  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, bufferBytes, bufferOpen, chainSet, durableSequence, durableSet, epoch,
-  footerBuild, incarnation, nextCountSet, sequenceSet, starts,
+  B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen,
+  chainSet, durableSequence, durableSet, epoch, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
 } from '../log/writer';
 import {
-  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_TAIL_DATA_BAD, C_TAIL_GAP, C_TAIL_TORN,
+  C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP,
+  C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
-import { FILL_MARGIN, cutFind, incarnationStart, openedRoot, startSequence } from './root';
+import { FILL_MARGIN, cutFind, cutTo, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
 import { bump, clear } from '../std/bytes';
 
 export let replayedEntries: f64 = 0;
 
-// A segment of the walk, 48 bytes.
+// A segment of the walk, 56 bytes.
 const W_VOLUME: usize = 0;
 const W_SEGMENT: usize = 4;
 const W_MODE: usize = 8; // 1 from its footer, 2 from its headers
@@ -51,7 +53,8 @@ const W_END: usize = 16; // slot behind the last sound record
 const W_FILL: usize = 24; // u64
 const W_CHAIN: usize = 32; // u64, chain at W_FIRST
 const W_CHAIN_END: usize = 40; // u64, chain at W_END
-const W_BYTES: u32 = 48;
+const W_UNSURE: usize = 48; // slot + 1 of its first record that nobody vouches for: it may not be on all members
+const W_BYTES: u32 = 56;
 
 const walks: usize = memory.data(8); // per stream: array of items
 const walkCounts: usize = memory.data(8);
@@ -195,8 +198,7 @@ function probeRun(ticket: u32): u32 {
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536)) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(footerBlocks + 1);
-      planBlocks(ticket, READ, volume, blockOf(volume, index, dataSlots), area, footerBlocks);
-      planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area + (footerBlocks << BLOCK_SHIFT), 1);
+      planEnds(ticket, volume, index, entry + 8);
       probeState = 1;
       return PLAN;
     }
@@ -208,7 +210,7 @@ function probeRun(ticket: u32): u32 {
         free(area);
         planClear(ticket);
         area = allocateBlocks(dataSlots);
-        planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area, dataSlots);
+        planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, dataSlots, CHECK_HEADERS, entry + 8);
         probeState = 2;
         return PLAN;
       }
@@ -249,6 +251,7 @@ export function walkRun(ticket: u32): u32 {
       }
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2)) return MEMORY;
       planClear(ticket);
+      if (RAID) store<u64>(walkFill, nextFill);
       if (cutFind(nextFill)) {
         planWhole(ticket, volume);
         walkState = 2;
@@ -257,8 +260,7 @@ export function walkRun(ticket: u32): u32 {
       // The footer, and the first header: one of them says whether there is anything.
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
       area = allocateBlocks(footerBlocks + 1);
-      planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, load<u32>(volume, V_DATA_SLOTS)), area, footerBlocks);
-      planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, 0), area + (footerBlocks << BLOCK_SHIFT), 1);
+      planEnds(ticket, volume, nextSegment, walkFill);
       walkState = 1;
       return PLAN;
     }
@@ -383,8 +385,16 @@ function itemAdd(volume: u32, mode: u32, end: u32): u32 {
 function planWhole(ticket: u32, volume: u32): void {
   let blocks = load<u32>(volume, V_DATA_SLOTS);
   area = allocateBlocks(blocks);
-  planBlocks(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks);
+  planChecked(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks, CHECK_RECORDS, walkFill);
 }
+
+/** The footer of a segment, and its first header behind it. */
+function planEnds(ticket: u32, volume: u32, index: u32, fill: usize): void {
+  let blocks = load<u32>(volume, V_FOOTER_BLOCKS);
+  planChecked(ticket, READ, volume, blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)), area, blocks, CHECK_FOOTER, fill);
+  planChecked(ticket, READ, volume, blockOf(volume, index, 0), area + (blocks << BLOCK_SHIFT), 1, CHECK_FIRST, fill);
+}
+const walkFill: usize = memory.data(8, 8); // of the segment at hand
 
 // ---- replay: a cursor per stream ---------------------------------------------------------------------------------
 
@@ -473,8 +483,15 @@ export function replayRun(ticket: u32): u32 {
     if (plans) return PLAN;
     let a = cursor(0);
     let b = cursor(1);
+    // Padding is behind when everything that had been given out before it is applied; padding of a tail that is missing ends its stream.
+    if (RAID && (padded(0) || padded(1))) continue;
     let hasA = load<u32>(a, K_STATE) == 1;
     let hasB = load<u32>(b, K_STATE) == 1;
+    if (RAID) {
+      hasA = hasA && load<u32>(a, K_COUNT) != 0;
+      hasB = hasB && load<u32>(b, K_COUNT) != 0;
+      for (let which: u32 = 0; which < 2 && !hasA && !hasB; which++) if (load<u32>(cursor(which), K_STATE) == 1) stop(which);
+    }
     if (!hasA && !hasB) return replayEnd();
     let which: u32 = hasA ? 0 : 1;
     if (hasA && hasB) {
@@ -515,16 +532,25 @@ export function replayRun(ticket: u32): u32 {
 
 let planned: u32 = 0; // reads of the plan at hand that no cursor has taken yet
 
-function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32): void {
+function planRead(ticket: u32, at: usize, volume: u32, block: u32, into: u32, blocks: u32, check: u32): void {
   if (planned == 0) planClear(ticket);
   store<u32>(at, load<u32>(ticket, 44), K_PLAN);
-  planBlocks(ticket, READ, volume, block, into, blocks);
+  let item = RAID ? walkAt(at == cursor(1) ? 1 : 0, load<u32>(at, K_ITEM)) : 0;
+  planChecked(ticket, READ, volume, block, into, blocks, check, item + <u32>W_FILL);
   planned++;
 }
 
 function readTaken(ticket: u32, at: usize): u32 {
   planned--;
   return planResult(ticket, load<u32>(at, K_PLAN));
+}
+
+/**
+ * It was sound a moment ago. A tail that was never flushed may be on one member only, and that member may have gone meanwhile: then
+ * this open fails for the device, and the next one goes without it. On a single device it is damage.
+ */
+function changed(volume: u32, index: u32, slot: u32): u32 {
+  return failAtSlot(redundant(volume) ? ERROR_IO : ERROR_CORRUPT, volume, index, slot);
 }
 
 /** One step of a cursor towards its next record. DONE: look at its state again; PLAN: a read was planned. */
@@ -541,7 +567,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       let dataSlots = load<u32>(volume, V_DATA_SLOTS);
       let footerBlock = blockOf(volume, index, dataSlots);
       if (!footerVerify(load<u32>(at, K_AREA), load<u32>(volume, V_FOOTER_BLOCKS), load<u32>(volume, V_ID), footerBlock, dataSlots, load<u64>(item, W_FILL))) {
-        return failAt(ERROR_CORRUPT, load<u32>(volume, V_ID), footerBlock);
+        return changed(volume, index, dataSlots);
       }
     }
     store<u32>(at, 0, K_STATE);
@@ -578,9 +604,10 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   }
   if (!load<u32>(at, K_AREA)) {
     let blocks = mode == 1 ? load<u32>(volume, V_FOOTER_BLOCKS) : load<u32>(item, W_END);
-    if (lacks((blocks << BLOCK_SHIFT) + 65536)) return MEMORY;
+    let room = (blocks << BLOCK_SHIFT) + 65536;
+    if (lacks(room)) return MEMORY;
     store<u32>(at, allocateBlocks(blocks), K_AREA);
-    planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks);
+    planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks, mode == 1 ? CHECK_FOOTER : CHECK_RECORDS);
     store<u32>(at, 3, K_STATE);
     return PLAN;
   }
@@ -588,7 +615,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     let header = load<u32>(at, K_AREA) + (slot << BLOCK_SHIFT);
     let left = load<u32>(item, W_END) - slot;
     if (!recordVerify(header, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, left, load<u64>(item, W_FILL))) {
-      return failAtSlot(ERROR_CORRUPT, volume, index, slot); // it was sound a moment ago
+      return changed(volume, index, slot);
     }
     take(at, header);
     return DONE;
@@ -598,12 +625,12 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
     if (lacks(65536)) return MEMORY;
     store<u32>(at, allocateBlocks(1), K_HEADER);
-    planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1);
+    planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1, CHECK_FIRST);
     store<u32>(at, 4, K_STATE);
     return PLAN;
   }
   store<u64>(at, load<u64>(entry, 16), K_FIRST);
-  store<u32>(at, load<u16>(entry, 2), K_COUNT);
+  store<u32>(at, RAID && load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING ? 0 : <u32>load<u16>(entry, 2), K_COUNT);
   store<u32>(at, load<u16>(entry, 2), K_BLOCKS);
   store<u64>(at, load<u32>(entry, 4), K_INCARNATION);
   store<u32>(at, 1, K_STATE);
@@ -630,9 +657,10 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
   if (load<u32>(item, W_MODE) == 2) data = load<u32>(at, K_AREA) + ((slot + 1) << BLOCK_SHIFT);
   else {
     if (!load<u32>(at, K_DATA)) {
-      if (lacks(((blocks + 1) << BLOCK_SHIFT) + 65536)) return MEMORY;
+      let room = ((blocks + 1) << BLOCK_SHIFT) + 65536;
+      if (lacks(room)) return MEMORY;
       store<u32>(at, allocateBlocks(blocks + 1), K_DATA);
-      planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1);
+      planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1, CHECK_RECORDS);
       store<u32>(at, 5, K_STATE);
       return PLAN;
     }
@@ -667,6 +695,16 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
 function headerOf(item: u32, at: usize): u32 {
   if (load<u32>(item, W_MODE) == 2) return load<u32>(at, K_AREA) + (load<u32>(at, K_SLOT) << BLOCK_SHIFT);
   return load<u32>(at, K_HEADER);
+}
+
+/** Passes over padding whose sequence is applied. */
+function padded(which: u32): bool {
+  let at = cursor(which);
+  if (load<u32>(at, K_STATE) != 1 || load<u32>(at, K_COUNT) || load<u64>(at, K_FIRST) > applied) return false;
+  let item = walkAt(which, load<u32>(at, K_ITEM));
+  let header = headerOf(item, at);
+  taken(at, item, header, load<u32>(at, K_SLOT) + 1 + load<u32>(at, K_BLOCKS), load<u32>(item, W_VOLUME), load<u32>(item, W_SEGMENT));
+  return true;
 }
 
 function apply(which: u32, at: usize): u32 {
@@ -733,8 +771,15 @@ function apply(which: u32, at: usize): u32 {
     store<u8>(segment, <u8>which, SEG_STREAM);
   }
   if (!load<u64>(segment, SEG_FIRST)) store<u64>(segment, first, SEG_FIRST);
-  slot += 1 + blocks;
   store<u64>(segment, last, SEG_LAST);
+  if (RAID && last > durableMost && !load<u32>(item, W_UNSURE)) store<u32>(item, slot + 1, W_UNSURE);
+  taken(at, item, header, slot + 1 + blocks, volume, index);
+  return DONE;
+}
+
+/** The cursor goes behind a record: up to here the segment is in use. */
+function taken(at: usize, item: u32, header: u32, slot: u32, volume: u32, index: u32): void {
+  let segment = segmentOf(volume, index);
   store<u16>(segment, <u16>slot, SEG_USED);
   let whole = load<u32>(item, W_MODE) == 1 && slot == load<u32>(item, W_END);
   store<u8>(segment, whole ? <u8>SEG_HAS_FOOTER : 0, SEG_FLAGS);
@@ -746,7 +791,6 @@ function apply(which: u32, at: usize): u32 {
   if (slot == load<u32>(item, W_END)) store<u64>(at, load<u64>(item, W_CHAIN_END), K_CHAIN);
   dropRecord(at);
   store<u32>(at, 0, K_STATE);
-  return DONE;
 }
 
 /** Both streams have ended. A log that ends before what is known to be durable is damaged. */
@@ -806,6 +850,45 @@ function standing(which: u32): u32 {
   return walkAt(which, item);
 }
 
+// Segments of the tail, one after the other, for volume/mend.ts: those with records that nobody vouches for, from there on,
+// and footers that may have been written after the last flush that is known.
+export let tailVolume: u32 = 0;
+export let tailSegment: u32 = 0;
+export let tailSlot: u32 = 0;
+let tailStream: u32 = 0;
+let tailAt: u32 = 0;
+export function tailNext(): bool {
+  while (!clean && tailStream < 2) {
+    let total = walkCount(tailStream);
+    if (tailAt >= total || tailAt > load<u32>(cursor(tailStream), K_ITEM)) {
+      tailStream++;
+      tailAt = 0;
+      continue;
+    }
+    let item = walkAt(tailStream, tailAt++);
+    tailVolume = load<u32>(item, W_VOLUME);
+    tailSegment = load<u32>(item, W_SEGMENT);
+    tailSlot = load<u32>(item, W_UNSURE);
+    let segment = segmentOf(tailVolume, tailSegment);
+    if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u64>(segment, SEG_FILL) != load<u64>(item, W_FILL)) continue;
+    // Sealed right behind where replay starts: no record of it was applied to say so.
+    if (load<u32>(item, W_MODE) == 1 && <u32>load<u16>(segment, SEG_USED) == load<u32>(item, W_END)) {
+      store<u8>(segment, load<u8>(segment, SEG_FLAGS) | <u8>SEG_HAS_FOOTER, SEG_FLAGS);
+      segmentChanged(tailVolume, tailSegment);
+    }
+    if (tailSlot) tailSlot--;
+    else if (load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER && (tailAt >= load<u32>(cursor(tailStream), K_ITEM) || load<u32>(walkAt(tailStream, tailAt), W_UNSURE))) tailSlot = load<u32>(tailVolume, V_DATA_SLOTS);
+    else continue;
+    return true;
+  }
+  return false;
+}
+
+/** The footer of the segment at hand cannot be had any more: it gets another one, from its headers. */
+export function tailFooterGone(): void {
+  store<u32>(walkAt(tailStream, tailAt - 1), 2, W_MODE);
+}
+
 let mendStream: u32 = 0;
 let mendItem: u32 = 0;
 let mendState: u32 = 0;
@@ -835,15 +918,16 @@ function mendFooters(ticket: u32): u32 {
       if (lacks(2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(used + footerBlocks);
-      planBlocks(ticket, READ, volume, blockOf(volume, index, 0), area, used);
+      planChecked(ticket, READ, volume, blockOf(volume, index, 0), area, used, CHECK_HEADERS, item + <u32>W_FILL);
       mendState = 1;
       return PLAN;
     }
     if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, index, 0);
     if (mendState == 1) {
       let entries = allocate(used * ENTRY_BYTES + 8);
+      if (RAID) memory.fill(entries, 0, used * ENTRY_BYTES); // padding has none
       if (headersToEntries(area, volume, index, used, load<u64>(item, W_FILL), entries) != used) {
-        return failAtSlot(ERROR_CORRUPT, volume, index, 0);
+        return changed(volume, index, 0);
       }
       let next = walkAt(mendStream, mendItem + 1);
       let footer = area + (used << BLOCK_SHIFT);
@@ -860,7 +944,7 @@ function mendFooters(ticket: u32): u32 {
     }
     if (mendState == 2) {
       planClear(ticket);
-      planFlush(ticket, handleOf(volume));
+      planMemberFlushes(ticket, volume, 0xffffffff);
       mendState = 3;
       return PLAN;
     }
@@ -875,13 +959,32 @@ function mendFooters(ticket: u32): u32 {
   return DONE;
 }
 
+let cutting: u32 = 0;
+
+/** A stream that ends within a stripe goes on in a fresh segment, which the root names. 0, or a code. */
+function goElsewhere(which: u32): u32 {
+  let item = standing(which);
+  if (!segmentAdvance(which, true)) return ERROR_NO_SPACE;
+  let cut = cutTo(which, openBuffer(which));
+  if (!cut) return ERROR_LIMIT;
+  count(C_STRIPE_CUT);
+  placeStore(cut, load<u32>(item, W_VOLUME), load<u32>(cursor(which), K_SLOT), load<u32>(item, W_SEGMENT), load<u64>(item, W_FILL));
+  return 0;
+}
+
 /** Loads the open segments of both streams, so that they can be filled further, and takes up the metadata streams. */
 export function continueRun(ticket: u32): u32 {
   while (true) {
     if (continueState >= 2) {
       let status = mendFooters(ticket);
       if (status != DONE) return status;
-      if (lacks(2 * bufferBytes(segmentBlocksMost) + 65536)) return MEMORY;
+      let room: u32 = 4 * bufferBytes(segmentBlocksMost) + 65536;
+      if (lacks(room)) return MEMORY;
+      if (RAID) for (let stream: u32 = 0; stream < 2; stream++) {
+        if (!(cutting & (1 << stream))) continue;
+        let bad = goElsewhere(stream);
+        if (bad) return fail(bad);
+      }
       openMeta();
       return DONE;
     }
@@ -902,7 +1005,7 @@ export function continueRun(ticket: u32): u32 {
       planClear(ticket);
       area = allocateBlocks(max(slots, 1));
       if (slots) {
-        planBlocks(ticket, READ, volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0), area, slots);
+        planChecked(ticket, READ, volume, blockOf(volume, load<u32>(item, W_SEGMENT), 0), area, slots, CHECK_HEADERS, item + <u32>W_FILL);
         return PLAN;
       }
     }
@@ -915,11 +1018,19 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
+    if (RAID && slots % unitOf(volume)) {
+      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. The stream goes on elsewhere.
+      if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
+      free(area);
+      cutting |= 1 << which; // when both streams have what is theirs
+      continueState++;
+      continue;
+    }
     let buffer = bufferOpen(which, volume, index, fill);
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
     let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));
-    if (sound != slots) return failAtSlot(ERROR_CORRUPT, volume, index, sound);
+    if (sound != slots) return changed(volume, index, sound);
     if (slots && !load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(load<u32>(buffer, B_DATA), slots));
     store<u32>(buffer, slots, B_FILL);
     store<u32>(buffer, slots, B_SUBMITTED);
@@ -953,6 +1064,7 @@ function openMeta(): void {
     let volume = volumeById(load<u16>(record));
     let index = load<u32>(record, 4);
     let slot = <u32>load<u16>(record, 2);
+    if (RAID && volume) slot = ((slot + unitOf(volume) - 1) / unitOf(volume)) * unitOf(volume);
     if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT) || slot >= load<u32>(volume, V_SEGMENT_BLOCKS)) continue;
     let segment = segmentOf(volume, index);
     if (load<u8>(segment, SEG_STATE) != <u8>META) continue; // nothing in it counts any more: it is free

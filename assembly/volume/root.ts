@@ -8,21 +8,22 @@
 
 import { count } from '../std/counters';
 import { DONE, ERROR_IO, ERROR_READ_ONLY, PLAN, WAIT, fail } from '../abi/status';
-import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear, planFlush } from '../abi/ticket';
+import { READ, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, WRITE, planAdd, planClear } from '../abi/ticket';
 import { BLOCK_BYTES, VOLUME_NONE } from '../format/constants';
 import { logIdentity } from '../format/key';
 import {
-  CUT_BYTES, CUT_MAX, LIST_BYTES, LIST_MAX, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_END, O_FLAGS, O_GENERATION, O_HEIGHT, O_INCARNATION,
-  O_INCARNATION_START, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID, STREAM_BYTES,
-  S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL, S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, rootSeal,
+  CUT_BYTES, CUT_MAX, LIST_BYTES, LIST_MAX, LIST_STRIDE, O_CHECKPOINT, O_CUTS, O_CUT_COUNT, O_DURABLE, O_END, O_FLAGS, O_GENERATION, O_HEIGHT,
+  O_INCARNATION, O_INCARNATION_START, O_LEAF_BLOCKS, O_LISTS, O_META, O_NEXT_FILL, O_NODE_COUNT, O_REPLAY, O_STREAMS, O_TOP, O_TOP_COUNT, O_UUID,
+  STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_VOLUME, rootSeal,
 } from '../format/root';
 import { NODE_BYTES } from '../format/page';
 import {
-  V_FREE, V_ID, V_MEMBERS, V_RELEASE_COMMITS, V_ROOTS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, SEG_FILL,
-  V_SEGMENT_BLOCKS, segmentOf, V_NEXT, volumeHead,
+  V_FREE, V_ID, V_RELEASE_COMMITS, V_ROOTS, V_ROOT_BACK, V_ROOT_FRONT, V_SEGMENT_COUNT, V_STATE, VOLUME_ACTIVE, handleOf, membersOf,
+  planMemberFlushes, readableOf, writableOf, V_SEGMENT_BLOCKS, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_SEGMENT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim, nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
+  B_DETACHED, B_DURABLE, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
+  nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
@@ -82,14 +83,20 @@ export function rootHome(index: u32): u32 {
   return 0;
 }
 
-/** The stream goes on from `slot` of the fill in `buffer` at the start of the fill in `fresh`. False: there are too many cuts. */
-export function cutAdd(stream: u32, buffer: u32, slot: u32, fresh: u32): bool {
-  if (cutCount == CUT_MAX) return false;
+/** Room for a cut that leads to the start of the fill in `fresh`; where it comes from is the caller's to store. 0: there are too many cuts. */
+export function cutTo(stream: u32, fresh: u32): usize {
+  if (cutCount == CUT_MAX) return 0;
   let cut = cuts + cutCount++ * CUT_BYTES;
-  bufferPlace(cut, buffer, slot);
   bufferPlace(cut + 16, fresh, stream);
   store<u64>(cut, 0, 32);
-  return true;
+  return cut;
+}
+
+/** The stream goes on from `slot` of the fill in `buffer` at the start of the fill in `fresh`. False: there are too many cuts. */
+export function cutAdd(stream: u32, buffer: u32, slot: u32, fresh: u32): bool {
+  let cut = cutTo(stream, fresh);
+  if (cut) bufferPlace(cut, buffer, slot);
+  return cut != 0;
 }
 
 /** Points a cut that leads to the fill in `buffer` to that in `fresh`. False: none does. */
@@ -188,10 +195,14 @@ export function rootOffset(volume: u32, copy: u32): f64 {
   return load<f64>(volume + <u32>(copy < 2 ? V_ROOT_FRONT : V_ROOT_BACK)) + <f64>((copy & 1) * BLOCK_BYTES);
 }
 
-/** Reads the four root copies of a volume, behind what the plan reads already, one after the other from `area` on. */
+/** Reads the four root copies on each readable member of a volume, behind what the plan reads already, one after the other from `area` on. */
 export function planRootReads(ticket: u32, volume: u32, area: u32): void {
-  for (let copy: u32 = 0; copy < 4; copy++) {
-    planAdd(ticket, READ, handleOf(volume), rootOffset(volume, copy), area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+  for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+    if (RAID && !(readableOf(volume) & (1 << member))) continue;
+    for (let copy: u32 = 0; copy < 4; copy++) {
+      planAdd(ticket, READ, handleOf(volume) + member, rootOffset(volume, copy), area + load<u32>(ticket, T_PLAN_COUNT) * BLOCK_BYTES, BLOCK_BYTES);
+    }
+    if (!RAID) break;
   }
 }
 
@@ -201,9 +212,11 @@ function planCopies(ticket: u32, back: bool): void {
     let volume = rootHome(home);
     if (!volume) continue;
     let offset = rootOffset(volume, (back ? 2 : 0) + (<u32>generation & 1));
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) {
+    for (let member: u32 = 0; !RAID || member < membersOf(volume); member++) {
+      if (RAID && !(writableOf(volume) & (1 << member))) continue;
       planAdd(ticket, WRITE, handleOf(volume) + member, offset, image, BLOCK_BYTES);
       metadataWritten(1);
+      if (!RAID) break;
     }
   }
 }
@@ -212,8 +225,7 @@ function planFlushes(ticket: u32): void {
   planClear(ticket);
   for (let home: u32 = 0; home < 2; home++) {
     let volume = rootHome(home);
-    if (!volume) continue;
-    for (let member: u32 = 0; member < load<u32>(volume, V_MEMBERS); member++) planFlush(ticket, handleOf(volume) + member);
+    if (volume) planMemberFlushes(ticket, volume, 0xffffffff);
   }
 }
 

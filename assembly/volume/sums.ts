@@ -10,11 +10,12 @@ import { READ } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { FOOTER_FIXED_BYTES, F_USED, footerVerify } from '../format/footer';
 import {
-  ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySpace, recordSlots, recordVerify,
+  ENTRY_BYTES, ENTRY_DATA, ENTRY_MOVED, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind,
+  entrySpace, recordSlots, recordVerify,
 } from '../format/record';
 import {
-  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, segmentOf, sumsMake,
-  planBlocks,
+  SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, CHECK_FOOTER, CHECK_HEADERS,
+  blockOf, planChecked, segmentOf, sumsMake,
 } from '../log/volumes';
 import { slotHeaderWrite } from '../log/writer';
 import { spacePointer, tableOwns } from '../table/index';
@@ -42,7 +43,7 @@ export function scanPlan(ticket: u32, volume: u32, index: u32): u32 {
   let first = footer ? load<u32>(volume, V_DATA_SLOTS) : 0;
   let blocks = footer ? load<u32>(volume, V_FOOTER_BLOCKS) : max(<u32>load<u16>(segment, SEG_USED), 1);
   let area = allocateBlocks(blocks);
-  planBlocks(ticket, READ, volume, blockOf(volume, index, first), area, blocks);
+  planChecked(ticket, READ, volume, blockOf(volume, index, first), area, blocks, footer ? CHECK_FOOTER : CHECK_HEADERS, segment + <u32>SEG_FILL);
   return footer ? area : area | SCAN_HEADERS;
 }
 

@@ -4,6 +4,7 @@
 //   0  done      1  failed, or damage found, or stopped by Ctrl-C      2  wrong usage
 
 import { isVarveError, messageOf } from '../errors.ts';
+import { add } from './add.ts';
 import { cat } from './cat.ts';
 import { check } from './check.ts';
 import { compact } from './compact.ts';
@@ -15,17 +16,23 @@ import { init } from './init.ts';
 import { list } from './list.ts';
 import { Output, ReaderGone, table } from './output.ts';
 import { parseArguments, UsageError, type OptionSpecs } from './parse.ts';
+import { replace } from './replace.ts';
 import { replicate } from './replicate.ts';
 import { resize } from './resize.ts';
 import { restore } from './restore.ts';
 import { rollback } from './rollback.ts';
+import { scrub } from './scrub.ts';
 import { snapshot } from './snapshot.ts';
+import { spare } from './spare.ts';
 import { status } from './status.ts';
 import { COMMON_OPTIONS, type Verb } from './verb.ts';
 import { write } from './write.ts';
 
 const VERBS: readonly Verb[] = [
   init,
+  add,
+  replace,
+  spare,
   create,
   resize,
   replicate,
@@ -40,16 +47,15 @@ const VERBS: readonly Verb[] = [
   restore,
   compact,
   check,
+  scrub,
   dump,
 ];
 
 const NOT_BUILT_YET = [
-  'add',
   'remove',
   'clone',
   'send',
   'receive',
-  'scrub',
   'policy',
   'requests',
   'answer',
@@ -57,8 +63,6 @@ const NOT_BUILT_YET = [
   'reserve',
   'release',
   'select',
-  'replace',
-  'spare',
   'serve',
   'watch',
 ];

@@ -37,6 +37,16 @@ export class Arguments {
     return this.positionals[index] ?? '';
   }
 
+  /** Positional arguments. */
+  get count(): number {
+    return this.positionals.length;
+  }
+
+  /** The same without one of the options: where its name means something else to others. */
+  without(name: string): Arguments {
+    return new Arguments(this.positionals, new Map([...this.#values].filter(([key]) => key !== name)));
+  }
+
   has(name: string): boolean {
     return this.#values.has(name);
   }

@@ -17,10 +17,15 @@ export const KIND = {
   ROOT: 13,
   MERGE: 14,
   CHECK: 15,
+  /** Space: a storage volume, or 0xFFFF: all. Epoch: 0 heals, 1 only reports, 2 rebuilds the members that are being rebuilt. */
+  SCRUB: 16,
 } as const;
 
+/** What a member of a storage volume is to the core. */
+export const MEMBER = { ONLINE: 1, OUT: 2, REBUILDING: 3, DENIED: 4 } as const;
+
 /** One more than the largest kind. */
-export const KIND_LIMIT = 16;
+export const KIND_LIMIT = 17;
 
 /** What `step` answers in its low bits; above them, with PLAN, the number of commands. */
 export const STATUS = { DONE: 0, PLAN: 1, WAIT: 2, MEMORY: 3, FAILED: 4 } as const;
@@ -63,6 +68,10 @@ export interface TicketExports {
   backgroundWanted(): number;
   /** 0 no, 1 the policy says so, 2 a waiting write cannot proceed without it. */
   wantsVolume(): number;
+  /** A member that failed a write and can be done without, as a handle: to be faulted, in the catalogue and then by `memberSet`. −1: none. */
+  faultWanted?(): number;
+  /** What a member is from now on (`MEMBER`); the catalogue says so already. */
+  memberSet?(id: number, member: number, state: number): number;
   growthDenied(): void;
   /** Takes `growthDenied` back: the pool has more now. */
   growthAllowed?(): void;
@@ -81,6 +90,10 @@ export interface CoreExports extends TicketExports {
     rootFrontOffset: number,
     rootBackOffset: number,
   ): number;
+  /** Whether a storage volume can do without the members in the mask. This one, `faultWanted`, `memberSet` and SCRUB are not in a core without RAID. */
+  volumeTolerates?(level: number, members: number, lost: number): number;
+  /** Ends the scrub or rebuild that is under way, with CLOSED. */
+  scrubCancel?(): void;
   volumeEvacuate(id: number): number;
   /** 0 unknown, 1 active, 2 evacuating, 3 released. */
   volumeState(id: number): number;

@@ -13,12 +13,15 @@ import {
   ZERO_UUID,
   type Catalogue,
   type MemberRecord,
+  type PoolSettings,
   type StorageVolumeRecord,
 } from './catalogue.ts';
 import type { PoolParts } from './keeper.ts';
-import { FormatCodec, randomUuid, type Label } from './label.ts';
-import { Member, writeCatalogue, writeLabels } from './member.ts';
+import { labelGroup, makeStorageVolume, stripBlocksOf } from './make.ts';
+import { FormatCodec, randomUuid } from './label.ts';
+import { Member, writeCatalogue } from './member.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
+import { checkLevel, checkMembers, MEMBERS_MIN, type RaidLevel } from './raid.ts';
 
 export interface PoolOptions {
   /** Offers `readSync`, `writeSync` and `flushSync` on volumes; all devices must have them. */
@@ -40,6 +43,15 @@ export interface CreatePoolOptions extends PoolOptions {
   readonly volumeSize?: number | string | undefined;
   /** Most storage volumes that the pool may have. */
   readonly maxVolumes?: number | undefined;
+  /**
+   * RAID level, `single` when left out. With devices they are the members of one storage volume; without, storage volumes made on demand have so
+   * many members as the level needs at least (`members`), each of `volumeSize`.
+   */
+  readonly raid?: RaidLevel | undefined;
+  /** Members of storage volumes made on demand. */
+  readonly members?: number | undefined;
+  /** Bytes of a strip: a power of two from 4 KiB to 1 MiB. */
+  readonly stripSize?: number | string | undefined;
   /** For tests: blocks of a segment, 8 … 1024. */
   readonly segmentBlocks?: number | undefined;
   /** Gives a device for one more storage volume, or undefined. */
@@ -74,34 +86,29 @@ export async function createParts(place: PoolPlace, devices: readonly FoundDevic
   const generation = 1;
   const members: Member[] = [];
   const storageVolumes: StorageVolumeRecord[] = [];
-  const label = async (volume: number, device: StorageDevice, uuid: string): Promise<Label> =>
-    writeLabels(codec, device, { pool: id, device: uuid, volume, generation, segmentBlocks });
-  for (const [volume, { device, path }] of devices.entries()) {
-    const uuid = randomUuid();
-    const written = await label(volume, device, uuid);
-    members.push(Member.fresh(device, path, written));
-    storageVolumes.push({ id: volume, state: 'unassigned', level: 'single', sizeBytes: written.sizeBytes, devices: [{ uuid, path }] });
+  const level = checkLevel(options.raid ?? 'single', 'raid');
+  const stripBlocks = stripBlocksOf(level, options.stripSize);
+  const settings: PoolSettings = {
+    volumeSizeBytes,
+    maxVolumes,
+    ...(level === 'single' || !makes
+      ? {}
+      : { raid: { level, members: options.members ?? (devices.length > 0 ? devices.length : MEMBERS_MIN[level]), stripBlocks } }),
+  };
+  if (settings.raid !== undefined) checkMembers(level, settings.raid.members, 'members');
+  const groups = level === 'single' ? devices.map((device) => [device]) : devices.length > 0 ? [devices] : [];
+  for (const [volume, group] of groups.entries()) {
+    storageVolumes.push(await labelGroup(codec, group, { pool: id, volume, generation, segmentBlocks }, level, stripBlocks, members));
   }
   if (members.length === 0) {
     // The catalogue lives on members: an empty pool has one storage volume, which the first virtual volume gets.
     if (place.make === undefined) throw new TypeError('a pool needs a device');
-    const uuid = randomUuid();
-    let written: Label | undefined;
-    const found = await place.make(0, uuid, volumeSizeBytes, async (device) => {
-      written = await label(0, device, uuid);
-    });
-    if (written === undefined) throw new VarveError('VARVE_INTERNAL', 'creating the pool');
-    members.push(Member.fresh(found.device, found.path, written));
-    storageVolumes.push({
-      id: 0,
-      state: 'unassigned',
-      level: 'single',
-      sizeBytes: written.sizeBytes,
-      devices: [{ uuid, path: found.path }],
-    });
+    storageVolumes.push(
+      await makeStorageVolume(codec, place.make.bind(place), { pool: id, volume: 0, generation, segmentBlocks }, settings, members),
+    );
   }
   const catalogue: Catalogue = checkCatalogue({
-    settings: { volumeSizeBytes, maxVolumes },
+    settings,
     nextVolumeId: storageVolumes.length,
     storageVolumes,
     retired: [],
@@ -111,11 +118,12 @@ export async function createParts(place: PoolPlace, devices: readonly FoundDevic
     ancestors: [],
   });
   const nonce = randomUuid();
-  await writeCatalogue(
+  const failed = await writeCatalogue(
     members,
     generation,
     codec.encodeFrame({ pool: id, generation, nonce, previous: ZERO_UUID, payload: encodeCatalogue(catalogue) }),
   );
+  if (failed.size > 0) throw [...failed.values()][0];
   await place.remember?.(
     id,
     storageVolumes.flatMap((volume) => volume.devices),
@@ -133,6 +141,7 @@ export async function createParts(place: PoolPlace, devices: readonly FoundDevic
     segmentBlocks,
     notes: [],
     orphans: [],
+    returned: [],
   };
 }
 
@@ -152,22 +161,27 @@ export async function openParts(
   const notes: string[] = [];
   const seen: Member[] = [];
   let trouble: unknown;
-  for (const { device, path } of devices) {
+  // Those whose front label is sound come first: they say where the others may have their back labels.
+  const unread: FoundDevice[] = [];
+  const read = async ({ device, path }: FoundDevice, last: boolean): Promise<void> => {
     try {
-      const member = await Member.read(codec, device, path);
+      const member = await Member.read(codec, device, path, last ? [...new Set(seen.map((other) => other.label.labelBackOffset))] : []);
       if (seen.some((other) => other.uuid === member.uuid)) {
         notes.push(`${path ?? member.uuid}: a copy of a device that is there already; left alone`);
         await device.close();
-        continue;
+        return;
       }
       await member.readSlots(codec);
       seen.push(member);
     } catch (error) {
+      if (!last) return void unread.push({ device, path });
       trouble ??= error;
       notes.push(messageOf(error));
       await device.close();
     }
-  }
+  };
+  for (const device of devices) await read(device, false);
+  for (const device of unread.splice(0)) await read(device, true);
   const id = poolId ?? mostCommon(seen.map((member) => member.label.pool));
   const ours = seen.filter((member) => member.label.pool === id);
   if (id === undefined || ours.length === 0) {
@@ -183,10 +197,16 @@ export async function openParts(
     const retired = new Set(catalogue.retired.map((device) => device.uuid));
     const members: Member[] = [];
     const orphans: MemberRecord[] = [];
+    const returned: Member[] = [];
     for (const member of seen) {
       const volume = member.label.pool === id ? named.get(member.uuid) : undefined;
-      if (volume !== undefined && member.label.volume === volume.id) {
-        members.push(member);
+      const record = volume?.devices.find((device) => device.uuid === member.uuid);
+      // A spare may have the labels of the place that it was about to take.
+      const inPlace = member.label.volume === volume?.id && volume.devices[member.label.member]?.uuid === member.uuid;
+      if (volume !== undefined && (inPlace || volume.spare === true)) {
+        // What was away holds what was true then.
+        if (record?.state === 'missing' || record?.state === 'faulted') returned.push(member);
+        else members.push(member);
         if (member.readOnlyFeatures && options.readOnly !== true) {
           throw new VarveError('VARVE_UNSUPPORTED', 'opening the pool for writing', {
             detail: `${member.path ?? member.uuid} has features that need a newer version of Varve to write`,
@@ -205,7 +225,11 @@ export async function openParts(
     for (const volume of catalogue.storageVolumes) {
       for (const device of volume.devices) {
         if (!members.some((member) => member.uuid === device.uuid))
-          notes.push(`storage volume ${volume.id}: its device is missing (${device.path ?? device.uuid})`);
+          notes.push(
+            volume.devices.length === 1
+              ? `storage volume ${volume.id}: its device is missing (${device.path ?? device.uuid})`
+              : `storage volume ${volume.id}: a member is ${returned.some((member) => member.uuid === device.uuid) ? (device.state ?? 'missing') : 'missing'} (${device.path ?? device.uuid})`,
+          );
       }
     }
     return {
@@ -221,6 +245,7 @@ export async function openParts(
       segmentBlocks: 0,
       notes,
       orphans,
+      returned,
     };
   } catch (error) {
     for (const member of seen) await member.device.close();

@@ -11,22 +11,33 @@
 import { messageOf, VarveError } from '../errors.ts';
 import { checkName } from '../names.ts';
 import { checkPolicy, DEFAULT_POLICY, type VolumePolicy } from './policy.ts';
+import { checkMembers, MEMBERS_MAX, RAID_LEVELS, STRIP_BYTES_MAX, type RaidLevel } from './raid.ts';
 
 export type StorageVolumeState = 'unassigned' | 'reserved' | 'assigned' | 'faulted';
+
+/** `missing` was not there, `faulted` failed a write, `rebuilding` is being filled: none of them is read. */
+export type MemberRecordState = 'online' | 'missing' | 'faulted' | 'rebuilding';
 
 /** One member device of a storage volume. */
 export interface MemberRecord {
   readonly uuid: string;
   /** Where it was last seen: a file name in the pool directory, an absolute path that the caller named, or null (memory). A hint, never trusted. */
   readonly path: string | null;
+  /** Left out: online. */
+  readonly state?: MemberRecordState;
+  /** Of one that is not online: the first generation that says so. A catalogue on it that is as new is of another history. */
+  readonly since?: number;
 }
 
 export interface StorageVolumeRecord {
   readonly id: number;
   readonly state: StorageVolumeState;
-  readonly level: 'single';
+  readonly level: RaidLevel;
   readonly sizeBytes: number;
+  /** In the order of the stripe map. */
   readonly devices: readonly MemberRecord[];
+  /** A reserved device that takes the place of a member that fails. */
+  readonly spare?: true;
 }
 
 export interface LogRecord {
@@ -49,6 +60,8 @@ export interface PoolSettings {
   /** Size of a storage volume that is made on demand; 0 when none are. */
   readonly volumeSizeBytes: number;
   readonly maxVolumes: number;
+  /** What storage volumes that are made on demand are; left out: single devices. */
+  readonly raid?: { readonly level: RaidLevel; readonly members: number; readonly stripBlocks: number };
 }
 
 export interface Catalogue {
@@ -77,6 +90,7 @@ export const ANCESTORS_MAX = 64;
 const RETIRED_MAX = 1024;
 const PATH_LENGTH_MAX = 4096;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const MEMBER_STATES: readonly MemberRecordState[] = ['online', 'missing', 'faulted', 'rebuilding'];
 const STATES: readonly StorageVolumeState[] = ['unassigned', 'reserved', 'assigned', 'faulted'];
 
 /** The payload of a frame. The shape is the record's own, so that a person with a hex dump can read it. */
@@ -104,6 +118,7 @@ export function checkCatalogue(value: unknown): Catalogue {
     settings: {
       volumeSizeBytes: integer(settings['volumeSizeBytes'], 'settings.volumeSizeBytes', 0, Number.MAX_SAFE_INTEGER),
       maxVolumes: integer(settings['maxVolumes'], 'settings.maxVolumes', 1, STORAGE_VOLUME_ID_MAX + 1),
+      ...(settings['raid'] === undefined ? {} : { raid: raid(settings['raid'], 'settings.raid') }),
     },
     nextVolumeId: integer(root['nextVolumeId'], 'nextVolumeId', 0, STORAGE_VOLUME_ID_MAX + 1),
     storageVolumes: list(root['storageVolumes'], 'storageVolumes', STORAGE_VOLUME_ID_MAX + 1, storageVolume),
@@ -163,16 +178,40 @@ function storageVolume(value: unknown, where: string): StorageVolumeRecord {
   const record = object(value, where);
   const state = record['state'];
   if (!STATES.includes(state as StorageVolumeState)) throw corrupt(`${where}.state`, `is none of ${STATES.join(', ')}`);
-  if (record['level'] !== 'single') throw corrupt(`${where}.level`, 'is none that this version knows');
-  const devices = list(record['devices'], `${where}.devices`, 1, member);
-  if (devices.length !== 1) throw corrupt(`${where}.devices`, 'must be one device on level single');
+  const level = levelOf(record['level'], `${where}.level`);
+  const devices = list(record['devices'], `${where}.devices`, MEMBERS_MAX, member);
+  checkCount(level, devices.length, `${where}.devices`);
+  if (record['spare'] !== undefined && (record['spare'] !== true || level !== 'single' || state !== 'reserved'))
+    throw corrupt(`${where}.spare`, 'is no reserved single device');
   return {
     id: integer(record['id'], `${where}.id`, 0, STORAGE_VOLUME_ID_MAX),
     state: state as StorageVolumeState,
-    level: 'single',
+    level,
     sizeBytes: integer(record['sizeBytes'], `${where}.sizeBytes`, 1, Number.MAX_SAFE_INTEGER),
     devices,
+    ...(record['spare'] === true ? { spare: true as const } : {}),
   };
+}
+
+function levelOf(value: unknown, where: string): RaidLevel {
+  if (!(RAID_LEVELS as readonly unknown[]).includes(value)) throw corrupt(where, 'is none that this version knows');
+  return value as RaidLevel;
+}
+
+function checkCount(level: RaidLevel, count: number, where: string): void {
+  try {
+    checkMembers(level, count, where);
+  } catch (cause) {
+    throw corrupt(where, `do not fit: ${messageOf(cause)}`, cause);
+  }
+}
+
+function raid(value: unknown, where: string): NonNullable<PoolSettings['raid']> {
+  const record = object(value, where);
+  const level = levelOf(record['level'], `${where}.level`);
+  const members = integer(record['members'], `${where}.members`, 1, MEMBERS_MAX);
+  checkCount(level, members, `${where}.members`);
+  return { level, members, stripBlocks: integer(record['stripBlocks'], `${where}.stripBlocks`, 0, STRIP_BYTES_MAX / 4096) };
 }
 
 function member(value: unknown, where: string): MemberRecord {
@@ -181,7 +220,11 @@ function member(value: unknown, where: string): MemberRecord {
   if (path !== null && (typeof path !== 'string' || path.length === 0 || path.length > PATH_LENGTH_MAX || path.includes('\0'))) {
     throw corrupt(`${where}.path`, 'is no path');
   }
-  return { uuid: uuid(record['uuid'], `${where}.uuid`), path };
+  const state = record['state'];
+  const known = { uuid: uuid(record['uuid'], `${where}.uuid`), path };
+  if (state === undefined || state === 'online') return known;
+  if (!MEMBER_STATES.includes(state as MemberRecordState)) throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
+  return { ...known, state: state as MemberRecordState, since: integer(record['since'], `${where}.since`, 1, Number.MAX_SAFE_INTEGER) };
 }
 
 function log(value: unknown, where: string): LogRecord {
@@ -240,7 +283,7 @@ export interface Chosen {
 /**
  * The newest catalogue that any member holds, if every other is one of its ancestors.
  *
- * `members` has for each member the valid frames found on it. A member's word is its newest frame; it is an ancestor when its
+ * `members` has for each member the valid frames found on it, and `uuids` whose they are. A member's word is its newest frame; it is an ancestor when its
  * nonce is the chosen one's, its previous one, or in its list of older ones. A member that the chosen one does not name, and that is older
  * than its list reaches back, is not heard: nothing rests on it, and it can no more be said which history it is of.
  *
@@ -258,12 +301,15 @@ export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuid
   if (frame === null) throw new VarveError('VARVE_CORRUPT', 'opening the pool', { detail: 'none of its devices has a whole catalogue' });
   const catalogue = decodeCatalogue(frame.payload);
   const line = new Set([frame.nonce, frame.previous, ...catalogue.ancestors]);
-  const named = new Set(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => device.uuid)));
+  const since = new Map(
+    catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device.since ?? 0] as const)),
+  );
   const oldestKnown = frame.generation - 1 - catalogue.ancestors.length;
   for (const [index, one] of newest.entries()) {
     if (one === null || line.has(one.nonce)) continue;
+    // Away for longer than the list of ancestors goes back: it was never used alone if it has nothing as new as the catalogue that dropped it.
     const uuid = uuids[index];
-    if (uuid !== undefined && !named.has(uuid) && one.generation < oldestKnown) continue;
+    if (uuid !== undefined && one.generation < (since.get(uuid) ?? oldestKnown)) continue;
     const detail = `two of its devices carry catalogues of different histories (generations ${frame.generation} and ${one.generation}): each was used without the other`;
     throw new VarveError('VARVE_FENCED', 'opening the pool', { detail });
   }

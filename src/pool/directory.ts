@@ -26,7 +26,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { FileDevice, syncDirectory } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
 import { openMemberDevice } from '../device/raw.ts';
@@ -38,12 +38,19 @@ import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
 import { StoragePool } from './pool.ts';
+import type { RaidLevel } from './raid.ts';
 import { foreignSignature } from './signature.ts';
 
 export interface InitPoolOptions extends Omit<CreatePoolOptions, 'provide' | 'readOnly'> {
   /** Regular files or block devices, each a storage volume. Without any, storage volumes are files made in the directory on demand. */
   readonly devices?: readonly string[] | undefined;
   /** Takes devices that have something on them. */
+  readonly force?: boolean | undefined;
+}
+
+export interface AddDevicesOptions {
+  readonly raid?: RaidLevel | undefined;
+  readonly stripSize?: number | string | undefined;
   readonly force?: boolean | undefined;
 }
 
@@ -87,19 +94,10 @@ export class DirectoryPool extends StoragePool {
     const made: string[] = [];
     try {
       const place = new DirectoryPlace(directory, lock, made);
-      const found: FoundDevice[] = [];
-      for (const given of options.devices ?? []) {
-        const where = resolve(given);
-        if (found.some((other) => other.path === where)) throw new RangeError(`${doing}: device '${given}' is given twice`);
-        const device = await openMemberDevice(where, { noFollow: false, exclusive: true });
-        opened.push(device);
-        if (options.force !== true) {
-          const signature = await foreignSignature(device);
-          if (signature !== null) throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
-        }
-        found.push({ device: place.fenced(device), path: where });
-      }
-      return new DirectoryPool(await createParts(place, found, options), options);
+      const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
+      const pool = new DirectoryPool(await createParts(place, found, options), options);
+      places.set(pool, place);
+      return pool;
     } catch (error) {
       for (const device of opened) await device.close();
       for (const file of made) remove(join(directory, file));
@@ -137,6 +135,7 @@ export class DirectoryPool extends StoragePool {
       }
       const parts = await openParts(place, found, options, cache?.pool);
       const pool = new DirectoryPool({ ...parts, notes: [...notes, ...parts.notes] }, options);
+      places.set(pool, place);
       try {
         await pool.settle();
       } catch (error) {
@@ -154,6 +153,81 @@ export class DirectoryPool extends StoragePool {
   override get path(): string {
     return super.path ?? '';
   }
+
+  /** One more storage volume over files or block devices. @returns its id. @throws VarveError `VARVE_EXISTS` when there is something on one (see `force`) */
+  async addDevices(paths: readonly string[], options: AddDevicesOptions = {}): Promise<number> {
+    return this.#withDevices(paths, options, 'adding a storage volume', (devices) => this.addStorageVolume(devices, options));
+  }
+
+  /** A file or block device that takes the place of a member that fails. */
+  async addSpareDevice(path: string, options: { readonly force?: boolean | undefined } = {}): Promise<number> {
+    return this.#withDevices([path], options, 'adding a spare', ([device]) => this.addSpare(device!));
+  }
+
+  /**
+   * Puts a file or block device in the place of a member and fills it. The same path: what is there is made anew. No path: a file in the pool's
+   * directory.
+   */
+  async replaceDevice(
+    volumeId: number,
+    member: string,
+    path: string | undefined,
+    options: { readonly force?: boolean | undefined; readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
+  ): Promise<void> {
+    const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
+    if (path === undefined) return this.replaceMember(volumeId, named, await this.makeMember(volumeId), options);
+    const same = resolve(path) === named || resolve(this.path, named) === resolve(path);
+    if (same) await this.faultMember(volumeId, named);
+    await this.#withDevices([path], same ? { ...options, force: true } : options, 'replacing a member', ([device]) =>
+      this.replaceMember(volumeId, named, device!, options),
+    );
+  }
+
+  /** Opens devices that are to join the pool; they are closed again when they do not. */
+  async #withDevices<T>(
+    paths: readonly string[],
+    options: { readonly force?: boolean | undefined },
+    doing: string,
+    use: (devices: FoundDevice[]) => Promise<T>,
+  ): Promise<T> {
+    const place = places.get(this);
+    if (place === undefined) throw new VarveError('VARVE_CLOSED', doing);
+    const opened: SyncStorageDevice[] = [];
+    try {
+      return await use(await openGiven(place, paths, options.force, doing, opened));
+    } catch (error) {
+      for (const device of opened) await device.close();
+      throw error;
+    }
+  }
+}
+
+/** Which pool stands where. */
+const places = new WeakMap<DirectoryPool, DirectoryPlace>();
+
+/** Opens devices that the caller names for a pool, as its only user, and refuses those that have something on them. */
+async function openGiven(
+  place: DirectoryPlace,
+  paths: readonly string[],
+  force: boolean | undefined,
+  doing: string,
+  opened: SyncStorageDevice[],
+): Promise<FoundDevice[]> {
+  const found: FoundDevice[] = [];
+  for (const given of paths) {
+    const where = resolve(given);
+    if (found.some((other) => other.path === where)) throw new RangeError(`${doing}: device '${given}' is given twice`);
+    const device = await openMemberDevice(where, { noFollow: false, exclusive: true });
+    opened.push(device);
+    if (force !== true) {
+      const signature = await foreignSignature(device);
+      if (signature !== null) throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
+    }
+    // One of the directory's own is kept by its name, as those that were made there.
+    const inside = MEMBER_FILE.test(basename(where)) && dirname(where) === place.path;
+    found.push({ device: place.fenced(device), path: inside ? basename(where) : where });
+  }
+  return found;
 }
 
 class DirectoryPlace implements PoolPlace {

@@ -3,6 +3,7 @@
 // A commit that failed half-way is taken back by committing the old content again; when that fails too, nothing is committed any more until the pool is
 // opened again: either content is whole on disk then, and both are true.
 
+import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { LogVolume } from '../volume/log.ts';
 import {
@@ -14,12 +15,15 @@ import {
   type Catalogue,
   type LogRecord,
   type MemberRecord,
+  type MemberRecordState,
   type StorageVolumeRecord,
   type VirtualVolumeRecord,
 } from './catalogue.ts';
 import { FRAME_HEADER_BYTES, randomUuid, type FormatCodec, type Label } from './label.ts';
 import { writeCatalogue, writeCatalogueSync, writeLabel, writeLabels, Member } from './member.ts';
-import type { PoolPlace } from './place.ts';
+import type { FoundDevice, PoolPlace } from './place.ts';
+import { levelNumber, type RaidLevel } from './raid.ts';
+import { labelGroup, makeStorageVolume } from './make.ts';
 
 /** What a keeper starts with. */
 export interface PoolParts {
@@ -36,6 +40,8 @@ export interface PoolParts {
   readonly notes: readonly string[];
   /** Devices of this pool that no catalogue ever named: their making was cut off. */
   readonly orphans: readonly MemberRecord[];
+  /** Members that are there and were away: what they hold is old. */
+  readonly returned: readonly Member[];
 }
 
 /** Trouble that repeats itself must not fill the memory. */
@@ -54,7 +60,12 @@ export class Keeper {
   readonly readOnly: boolean;
   readonly codec: FormatCodec;
   readonly place: PoolPlace;
+  /** Those that carry the catalogue: online, or being rebuilt. */
   readonly members = new Map<string, Member>();
+  /** Devices that are open and belong to members that are out. */
+  readonly away = new Map<string, Member>();
+  /** A member was found to fail while the catalogue was committed, and is out: its log is to hear of it. */
+  onOut: ((volumeId: number, member: number) => void) | undefined;
   /** Things worth knowing that are no damage. */
   readonly notes: string[];
   readonly #segmentBlocks: number;
@@ -76,6 +87,7 @@ export class Keeper {
     this.place = parts.place;
     this.#segmentBlocks = parts.segmentBlocks;
     for (const member of parts.members) this.members.set(member.uuid, member);
+    for (const member of parts.returned) this.away.set(member.uuid, member);
     this.#catalogue = parts.catalogue;
     this.#generation = parts.generation;
     this.#nonce = parts.nonce;
@@ -140,12 +152,15 @@ export class Keeper {
 
   logVolume(volume: StorageVolumeRecord, made: readonly Member[]): LogVolume {
     const members = volume.devices.map((device) => this.members.get(device.uuid) ?? made.find((member) => member.uuid === device.uuid));
-    const label = members[0]?.label;
+    const label = members.find((member) => member !== undefined)?.label;
     if (label === undefined) throw new VarveError('VARVE_IO', `using storage volume ${volume.id}`, { detail: 'its device is missing' });
     return {
       id: volume.id,
       level: label.level,
       members: members.map((member) => member?.device),
+      states: volume.devices.map((device, index) =>
+        members[index] === undefined ? 'out' : device.state === 'rebuilding' ? 'rebuilding' : device.state === undefined ? 'online' : 'out',
+      ),
       stripBlocks: Math.max(1, label.stripBlocks), // a strip of `single` is a block
       segmentBlocks: label.segmentBlocks,
       segmentCount: label.segmentCount,
@@ -170,7 +185,7 @@ export class Keeper {
       (volume) =>
         volume.state === 'unassigned' &&
         !taken.some((other) => other.id === volume.id) &&
-        volume.devices.every((device) => this.members.has(device.uuid)),
+        volume.devices.every((device) => this.members.has(device.uuid) && device.state === undefined),
     );
   }
 
@@ -195,16 +210,148 @@ export class Keeper {
     let id = Math.max(this.#catalogue.nextVolumeId, ...taken.map((volume) => volume.id + 1));
     if (id > STORAGE_VOLUME_ID_MAX) for (id = 0; used.has(id);) id++;
     if (id > STORAGE_VOLUME_ID_MAX) throw new VarveError('VARVE_LIMIT', doing, { detail: 'there are no more storage volume ids' });
-    const uuid = randomUuid();
-    const request = { pool: this.id, device: uuid, volume: id, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
-    let label: Label | undefined;
     this.checkFence();
-    const found = await this.place.make(id, uuid, settings.volumeSizeBytes, async (device) => {
-      label = await writeLabels(this.codec, device, request);
+    const shape = { pool: this.id, volume: id, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
+    return makeStorageVolume(this.codec, this.place.make.bind(this.place), shape, settings, made);
+  }
+
+  /** One more storage volume over given devices. Only under the mutex. @returns its id */
+  async addVolume(doing: string, devices: readonly FoundDevice[], level: RaidLevel, stripBlocks: number, spare = false): Promise<number> {
+    if (devices.length === 0) throw new TypeError(`${doing}: expected a device`);
+    const { storageVolumes, nextVolumeId } = this.#catalogue;
+    if (nextVolumeId > STORAGE_VOLUME_ID_MAX)
+      throw new VarveError('VARVE_LIMIT', doing, { detail: 'there are no more storage volume ids' });
+    const made: Member[] = [];
+    const shape = { pool: this.id, volume: nextVolumeId, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
+    const volume = await labelGroup(this.codec, devices, shape, level, stripBlocks, made);
+    const record = spare ? { ...volume, state: 'reserved' as const, spare: true as const } : volume;
+    const most = Math.max(this.#catalogue.settings.maxVolumes, storageVolumes.length + 1); // what the owner adds is no overuse
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        settings: { ...catalogue.settings, maxVolumes: most },
+        storageVolumes: [...catalogue.storageVolumes, record].sort(byId),
+      }),
+      made,
+    );
+    return volume.id;
+  }
+
+  /** The labels of a device that takes a member's place. */
+  async #labelMember(doing: string, volume: StorageVolumeRecord, index: number, device: StorageDevice, uuid: string): Promise<Label> {
+    const fellow = volume.devices
+      .map((one) => this.members.get(one.uuid) ?? this.away.get(one.uuid))
+      .find((one) => one !== undefined)?.label;
+    if (fellow === undefined) throw new VarveError('VARVE_IO', doing, { detail: 'no member is there to say how it is laid out' });
+    if (device.sizeBytes < fellow.sizeBytes)
+      throw new VarveError('VARVE_LIMIT', doing, {
+        detail: `the device has ${device.sizeBytes} bytes, the other members need ${fellow.sizeBytes}`,
+      });
+    return writeLabels(this.codec, device, { ...fellow, device: uuid, member: index, generation: this.#generation + 1 });
+  }
+
+  /** @throws VarveError `VARVE_NOT_FOUND` naming the members that there are */
+  findMember(doing: string, volumeId: number, named: string): { index: number; record: MemberRecord; volume: StorageVolumeRecord } {
+    const volume = this.#catalogue.storageVolumes.find((one) => one.id === volumeId);
+    if (volume === undefined) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: 'the pool has no such storage volume' });
+    const paths = (one: MemberRecord): (string | null)[] => [
+      one.path,
+      this.members.get(one.uuid)?.path ?? null,
+      this.away.get(one.uuid)?.path ?? null,
+    ];
+    const index = volume.devices.findIndex(
+      (one) => one.uuid === named || paths(one).some((path) => path !== null && (path === named || this.locate(path) === named)),
+    );
+    const record = volume.devices[index];
+    if (record !== undefined) return { index, record, volume };
+    const members = volume.devices.map((one) => one.path ?? one.uuid).join(', ');
+    throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `'${named}' is none of its members (${members})` });
+  }
+
+  /** Closes the device of a member that is out. */
+  async closeAway(uuid: string): Promise<void> {
+    const member = this.away.get(uuid);
+    this.away.delete(uuid);
+    await member?.device.close();
+  }
+
+  async makeMember(volumeId: number): Promise<FoundDevice> {
+    const doing = `making a member of storage volume ${volumeId}`;
+    const volume = this.storageVolume(volumeId);
+    const fellow = volume.devices.map((one) => this.members.get(one.uuid)).find((one) => one !== undefined)?.label;
+    if (this.place.make === undefined || fellow === undefined)
+      throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: 'name a device' });
+    this.checkFence();
+    // Its labels are written when it takes the member's place.
+    return this.place.make(volumeId, randomUuid(), fellow.sizeBytes, () => Promise.resolve());
+  }
+
+  /** Puts a device in a member's place: it carries the catalogue, which says that it is being rebuilt. Only under the mutex. */
+  async replaceMember(
+    doing: string,
+    volumeId: number,
+    named: string,
+    { device, path }: FoundDevice,
+  ): Promise<{ index: number; old: readonly MemberRecord[] }> {
+    const { index, record: old, volume } = this.findMember(doing, volumeId, named);
+    if (!this.tolerates(volume, (one) => one === old)) {
+      throw new VarveError('VARVE_UNSUPPORTED', doing, {
+        detail: `RAID level ${volume.level} cannot do without '${named}' now, and what it holds would have to come from it`,
+      });
+    }
+    const uuid = randomUuid();
+    const label = await this.#labelMember(doing, volume, index, device, uuid);
+    const member = Member.fresh(device, path, label);
+    const gone = this.members.get(old.uuid);
+    if (gone !== undefined) {
+      this.members.delete(old.uuid);
+      this.away.set(old.uuid, gone);
+    }
+    const since = this.#generation + 1;
+    const retired = this.place.owns?.(gone?.path ?? old.path) === true ? [{ uuid: old.uuid, path: gone?.path ?? old.path }] : [];
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        storageVolumes: catalogue.storageVolumes.map((one) =>
+          one.id === volumeId ? { ...one, devices: one.devices.with(index, { uuid, path, state: 'rebuilding' as const, since }) } : one,
+        ),
+        retired: [...catalogue.retired, ...retired],
+      }),
+      [member],
+    );
+    return { index, old: retired.length > 0 ? retired : [{ uuid: old.uuid, path: null }] };
+  }
+
+  /** A spare that is large enough takes the place of a member that is out. Only under the mutex. */
+  async takeSpare(volumeId: number, uuid: string): Promise<{ index: number; device: StorageDevice } | undefined> {
+    const volume = this.storageVolume(volumeId);
+    const index = volume.devices.findIndex((device) => device.uuid === uuid && (device.state === 'missing' || device.state === 'faulted'));
+    const size = volume.devices.map((device) => this.members.get(device.uuid)?.label.sizeBytes ?? 0).find((bytes) => bytes > 0);
+    const spare = this.#catalogue.storageVolumes.find((one) => {
+      const member = one.spare === true ? this.members.get(one.devices[0]?.uuid ?? '') : undefined;
+      return member !== undefined && size !== undefined && member.device.sizeBytes >= size;
     });
-    if (label === undefined) throw new VarveError('VARVE_INTERNAL', doing, { detail: 'a new storage volume was not labelled' });
-    made.push(Member.fresh(found.device, found.path, label));
-    return { id, state: 'unassigned', level: 'single', sizeBytes: label.sizeBytes, devices: [{ uuid, path: found.path }] };
+    const old = spare === undefined ? undefined : this.members.get(spare.devices[0]!.uuid);
+    if (index < 0 || spare === undefined || old === undefined) return undefined;
+    // It keeps its uuid: cut off between labels and catalogue it is the spare still, and is taken again.
+    const label = await this.#labelMember('taking a spare', volume, index, old.device, old.uuid);
+    const member = Member.fresh(old.device, old.path, label);
+    const since = this.#generation + 1;
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        storageVolumes: catalogue.storageVolumes
+          .filter((one) => one.id !== spare.id)
+          .map((one) =>
+            one.id === volumeId
+              ? { ...one, devices: one.devices.with(index, { uuid: old.uuid, path: old.path, state: 'rebuilding' as const, since }) }
+              : one,
+          ),
+      }),
+      [member],
+    );
+    this.note(`storage volume ${volumeId}: the spare ${old.path ?? old.uuid} takes the place of member ${index}`);
+    return { index, device: old.device };
   }
 
   async makeSpare(): Promise<void> {
@@ -235,14 +382,73 @@ export class Keeper {
   async commit(change: (catalogue: Catalogue) => Catalogue, made: readonly Member[]): Promise<void> {
     const next = this.#nextCatalogue(change(this.#catalogue), made);
     const members = [...this.members.values(), ...made];
-    try {
-      await writeCatalogue(members, next.generation, next.frame);
-    } catch (error) {
+    const failed = await writeCatalogue(members, next.generation, next.frame);
+    if (failed.size > 0 && !this.#bears(next.catalogue, [...failed.keys()])) {
+      const error = [...failed.values()][0];
       await this.#takeBack(members, next, error);
       throw asVarveError(error, 'committing the catalogue');
     }
     this.#adopt(next, made);
+    if (failed.size > 0) {
+      // What can be done without is out, and the catalogue says so before anybody relies on it.
+      for (const [member, error] of failed) {
+        this.note(`${member.path ?? member.uuid}: did not take the catalogue and is faulted: ${messageOf(error)}`);
+        this.members.delete(member.uuid);
+        this.away.set(member.uuid, member);
+      }
+      const uuids = new Set([...failed.keys()].map((member) => member.uuid));
+      await this.commit((catalogue) => withStates(catalogue, uuids, 'faulted', this.#generation + 1), []);
+      for (const member of failed.keys()) this.onOut?.(member.label.volume, member.label.member);
+      return;
+    }
     await this.remember();
+  }
+
+  /** Can the pool go on without these members as well? */
+  #bears(catalogue: Catalogue, failed: readonly Member[]): boolean {
+    const uuids = new Set(failed.map((member) => member.uuid));
+    if ([...this.members.keys()].every((uuid) => uuids.has(uuid))) return false;
+    return catalogue.storageVolumes.every(
+      (volume) => !volume.devices.some((device) => uuids.has(device.uuid)) || this.tolerates(volume, (device) => uuids.has(device.uuid)),
+    );
+  }
+
+  /** Can everything on the storage volume be read from the members that are online, without those that are named too? */
+  tolerates(volume: StorageVolumeRecord, without: (device: MemberRecord) => boolean): boolean {
+    let lost = 0;
+    volume.devices.forEach((device, index) => {
+      if (device.state !== undefined || without(device)) lost = (lost | (2 ** index)) >>> 0;
+    });
+    return this.codec.tolerates(levelNumber(volume.level), volume.devices.length, lost);
+  }
+
+  /** The member that a core calls so. */
+  memberAt(volumeId: number, member: number): MemberRecord {
+    const record = this.storageVolume(volumeId).devices[member];
+    if (record === undefined) throw new VarveError('VARVE_INTERNAL', `looking for member ${member} of storage volume ${volumeId}`);
+    return record;
+  }
+
+  /** Members are faulted, being rebuilt, or online from now on. Only under the mutex. */
+  async setStates(uuids: ReadonlySet<string>, state: MemberRecordState, joining: readonly Member[] = []): Promise<void> {
+    this.#part(uuids, state);
+    await this.commit((catalogue) => withStates(catalogue, uuids, state, this.#generation + 1), joining);
+  }
+
+  setStatesSync(uuids: ReadonlySet<string>, state: MemberRecordState): void {
+    this.#part(uuids, state);
+    this.commitSync((catalogue) => withStates(catalogue, uuids, state, this.#generation + 1));
+  }
+
+  /** One that is out does not carry the catalogue. */
+  #part(uuids: ReadonlySet<string>, state: MemberRecordState): void {
+    if (state !== 'faulted' && state !== 'missing') return;
+    for (const uuid of uuids) {
+      const member = this.members.get(uuid);
+      if (member === undefined) continue;
+      this.members.delete(uuid);
+      this.away.set(uuid, member);
+    }
   }
 
   commitSync(change: (catalogue: Catalogue) => Catalogue): void {
@@ -296,7 +502,8 @@ export class Keeper {
     this.#nonce = failed.nonce;
     try {
       const next = this.#nextCatalogue(old, []);
-      await writeCatalogue(kept, next.generation, next.frame);
+      const again = await writeCatalogue(kept, next.generation, next.frame);
+      if (again.size > 0) throw [...again.values()][0];
       this.#adopt(next, []);
     } catch {
       this.#catalogue = old;
@@ -323,7 +530,12 @@ export class Keeper {
         spares.push(await this.#makeVolume('keeping a storage volume', [], made));
       } catch (error) {
         if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
-        given.pop();
+        const kept = given.at(-1)?.uuid;
+        const whole = this.#catalogue.storageVolumes.find((volume) => volume.devices.some((device) => device.uuid === kept));
+        for (const device of whole?.devices ?? []) {
+          const index = given.findIndex((one) => one.uuid === device.uuid);
+          if (index >= 0) given.splice(index, 1);
+        }
       }
     }
     const gone = new Set(given.map((device) => device.uuid));
@@ -348,8 +560,9 @@ export class Keeper {
   async removeRetired(devices: readonly MemberRecord[]): Promise<void> {
     const done = new Set<string>();
     for (const { uuid, path } of devices) {
-      const member = this.members.get(uuid);
+      const member = this.members.get(uuid) ?? this.away.get(uuid);
       this.members.delete(uuid);
+      this.away.delete(uuid);
       try {
         await member?.device.close();
         const where = member === undefined ? path : member.path;
@@ -406,11 +619,58 @@ export class Keeper {
     if (fenced !== undefined) throw fenced;
   }
 
+  /** Looks at labels and catalogues as they are now, and writes anew what is wrong. Only under the mutex. */
+  async mendLabels(): Promise<{ where: string; what: string }[]> {
+    const healed: { where: string; what: string }[] = [];
+    let mend = false;
+    for (const member of this.members.values()) {
+      const where = `storage volume ${member.label.volume} (${member.path ?? member.uuid})`;
+      for (const side of await member.wrongSides(this.codec)) {
+        await writeLabel(this.codec, member, side);
+        healed.push({ where, what: `${side} label` });
+      }
+      await member.readSlots(this.codec);
+      for (const slot of member.slots) {
+        if (slot.slot !== this.#generation % 2 || slot.frame?.nonce === this.#nonce) continue;
+        healed.push({ where, what: `${slot.side} catalogue` });
+        mend = true;
+      }
+    }
+    if (mend) await this.commit((catalogue) => catalogue, []);
+    return healed;
+  }
+
+  /** Absence is committed before anything is written without a member; one that comes back is to be rebuilt. */
+  async #settleMembers(): Promise<void> {
+    const missing = new Set<string>();
+    const rebuilding = new Set<string>();
+    for (const volume of this.#catalogue.storageVolumes) {
+      const absent = (device: MemberRecord): boolean => device.state === undefined && !this.members.has(device.uuid);
+      if (volume.devices.some(absent) && this.tolerates(volume, absent)) {
+        for (const device of volume.devices) if (absent(device)) missing.add(device.uuid);
+      }
+      for (const device of volume.devices) {
+        if (device.state === 'rebuilding' && !this.members.has(device.uuid)) missing.add(device.uuid);
+        if (device.state === 'missing' && this.away.has(device.uuid) && this.tolerates(volume, (other) => absent(other)))
+          rebuilding.add(device.uuid);
+      }
+    }
+    if (missing.size > 0) await this.setStates(missing, 'missing');
+    if (rebuilding.size === 0) return;
+    const joining = [...rebuilding].flatMap((uuid) => this.away.get(uuid) ?? []);
+    for (const member of joining) {
+      this.away.delete(member.uuid);
+      this.note(`${member.path ?? member.uuid}: was away, and is rebuilt`);
+    }
+    await this.setStates(rebuilding, 'rebuilding', joining);
+  }
+
   /**
    * After opening for writing: mends labels, completes a commit that was cut off, deletes what the pool gave up. Only under the mutex.
    */
   async settle(): Promise<void> {
     let mend = false;
+    await this.#settleMembers();
     for (const member of this.members.values()) {
       for (const side of member.labelProblems.keys()) {
         await writeLabel(this.codec, member, side);
@@ -427,6 +687,19 @@ export class Keeper {
     if (this.#catalogue.retired.length > 0) await this.removeRetired(this.#catalogue.retired);
     await this.remember();
   }
+}
+
+/** The catalogue with these members in this state from a generation on. */
+export function withStates(catalogue: Catalogue, uuids: ReadonlySet<string>, state: MemberRecordState, since: number): Catalogue {
+  return {
+    ...catalogue,
+    storageVolumes: catalogue.storageVolumes.map((volume) => ({
+      ...volume,
+      devices: volume.devices.map(({ uuid, path, ...rest }) =>
+        !uuids.has(uuid) ? { uuid, path, ...rest } : state === 'online' ? { uuid, path } : { uuid, path, state, since },
+      ),
+    })),
+  };
 }
 
 function asVarveError(error: unknown, doing: string): VarveError {

@@ -13,6 +13,8 @@ interface FormatExports {
   labelBackOffset(sizeBytes: number): number;
   labelEncode(fields: number, into: number): void;
   labelDecode(from: number, fields: number): number;
+  /** Not in a core without RAID. */
+  volumeTolerates?(level: number, members: number, lost: number): number;
   frameEncode(fields: number, into: number): number;
   frameSize(from: number, capacity: number): number;
   frameDecode(from: number, capacity: number, fields: number): number;
@@ -59,6 +61,11 @@ export interface LabelRequest {
   readonly volume: number;
   readonly sizeBytes: number;
   readonly generation: number;
+  /** As the core counts levels; left out: single. */
+  readonly level?: number;
+  readonly members?: number;
+  readonly member?: number;
+  readonly stripBlocks?: number;
   /** Blocks of a segment; 0 or nothing: chosen by size. For tests. */
   readonly segmentBlocks?: number;
 }
@@ -124,11 +131,16 @@ export class FormatCodec {
   }
 
   /**
-   * The two labels of a new device of level `single`, front and back.
+   * The two labels of a new device, front and back. Members of one storage volume all get the size of the smallest.
    *
-   * @throws VarveError `VARVE_LIMIT` when the device is too small.
+   * @throws VarveError `VARVE_LIMIT` when the device is too small; `VARVE_UNSUPPORTED` when the core has no RAID; RangeError when the level cannot be like that.
    */
   encodeLabels(request: LabelRequest): { label: Label; front: Uint8Array; back: Uint8Array } {
+    if (this.#exports.volumeTolerates === undefined && (request.level ?? 0) > 0) {
+      throw new VarveError('VARVE_UNSUPPORTED', 'laying out a storage device', {
+        detail: 'this core knows storage volumes of one device only: expected the one of `varve` or `varve/core.raid.wasm`',
+      });
+    }
     const fields = this.#buffer(LABEL_BYTES);
     const into = fields + FIELDS_BYTES;
     this.#memory.bytes.fill(0, fields, fields + FIELDS_BYTES);
@@ -136,15 +148,23 @@ export class FormatCodec {
     this.#putUuid(fields + 16, request.device);
     const put = (number: number, value: number): void => this.#memory.view.setFloat64(fields + LABEL_NUMBERS + 8 * number, value, true);
     put(NUMBER.volume, request.volume);
-    put(NUMBER.members, 1);
-    put(NUMBER.level, 1);
+    put(NUMBER.member, request.member ?? 0);
+    put(NUMBER.members, request.members ?? 1);
+    put(NUMBER.level, (request.level ?? 0) + 1);
+    put(NUMBER.strip, request.stripBlocks ?? 0);
     put(NUMBER.segmentBlocks, request.segmentBlocks ?? 0);
     put(NUMBER.size, request.sizeBytes);
     put(NUMBER.generation, request.generation);
-    if (this.#exports.labelLayout(fields) === FORMAT_BOUNDS) {
+    const problem = this.#exports.labelLayout(fields);
+    if (problem === FORMAT_BOUNDS) {
       throw new VarveError('VARVE_LIMIT', `laying out a storage device of ${request.sizeBytes} bytes`, {
-        detail: 'it is too small (1 MiB is enough)',
+        detail: `it is too small (${(request.members ?? 1) > 1 ? 'with these members and strips' : '1 MiB is enough'})`,
       });
+    }
+    if (problem !== 0) {
+      throw new RangeError(
+        `laying out a storage device: a strip is a power of two of blocks, from 4 KiB to 1 MiB, got ${(request.stripBlocks ?? 0) * 4096} bytes`,
+      );
     }
     put(NUMBER.side, 2);
     this.#exports.labelEncode(fields, into);
@@ -161,6 +181,11 @@ export class FormatCodec {
   encodeSide(label: Label, side: 'front' | 'back'): Uint8Array {
     const { front, back } = this.encodeLabels({ ...label });
     return side === 'front' ? front : back;
+  }
+
+  /** Can everything be read without the members in the mask? */
+  tolerates(level: number, members: number, lost: number): boolean {
+    return this.#exports.volumeTolerates === undefined ? lost === 0 : this.#exports.volumeTolerates(level, members, lost) !== 0;
   }
 
   decodeLabel(bytes: Uint8Array): Parsed<Label> {

@@ -7,7 +7,7 @@
 import { syncDevice, type StorageDevice } from '../device/device.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import type { FrameSeen } from './catalogue.ts';
-import { LABEL_BYTES, type FormatCodec, type Frame, type Label } from './label.ts';
+import { LABEL_BYTES, type FormatCodec, type Frame, type Label, type LabelRequest } from './label.ts';
 
 const SIDES = ['front', 'back'] as const;
 export type Side = (typeof SIDES)[number];
@@ -45,10 +45,11 @@ export class Member {
   /**
    * Reads the labels of a device.
    *
+   * @param backOffsets where its back label may be besides the end of the device: where other members have theirs
    * @throws VarveError `VARVE_NOT_FOUND` when it carries none, `VARVE_CORRUPT` when both are damaged, `VARVE_UNSUPPORTED` for a version or feature
    * that this build does not know, `VARVE_IO`.
    */
-  static async read(codec: FormatCodec, device: StorageDevice, path: string | null): Promise<Member> {
+  static async read(codec: FormatCodec, device: StorageDevice, path: string | null, backOffsets: readonly number[] = []): Promise<Member> {
     const doing = `reading the label of ${path ?? 'a storage device'}`;
     const bytes = new Uint8Array(LABEL_BYTES);
     const problems = new Map<Side, string>();
@@ -64,17 +65,28 @@ export class Member {
       if (!parsed.ok) {
         if (parsed.problem === 'version' || parsed.problem === 'features') {
           throw new VarveError('VARVE_UNSUPPORTED', doing, {
-            detail: `it needs a newer version of Varve (unknown ${parsed.problem === 'version' ? 'format version' : 'feature'})`,
+            detail:
+              parsed.problem === 'version'
+                ? 'it needs a newer version of Varve (unknown format version)'
+                : 'it needs a newer version of Varve, or a core with RAID (unknown feature)',
           });
         }
         problems.set(side, parsed.problem === 'magic' ? 'there is none' : `its ${parsed.problem} is wrong`);
       } else if (parsed.value.side !== side) problems.set(side, `it is the ${parsed.value.side} label`);
-      else labels.set(side, parsed.value);
+      else {
+        problems.delete(side);
+        labels.set(side, parsed.value);
+      }
     };
 
     await readSide('front', 0);
     const front = labels.get('front');
     await readSide('back', front?.labelBackOffset ?? codec.labelBackOffset(device.sizeBytes));
+    // A member of several has the size of the smallest in its labels: where its end is, only its fellows know.
+    for (const offset of labels.size > 0 ? [] : backOffsets) {
+      await readSide('back', offset);
+      if (labels.size > 0) break;
+    }
     const back = labels.get('back');
     const label = front ?? back;
     if (label === undefined) {
@@ -91,7 +103,6 @@ export class Member {
         detail: `the device has ${device.sizeBytes} bytes, its label says ${label.sizeBytes}`,
       });
     }
-    if (label.level !== 0) throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: 'RAID levels other than single are not built yet' });
     return new Member(device, path, label, problems);
   }
 
@@ -101,6 +112,23 @@ export class Member {
 
   get readOnlyFeatures(): boolean {
     return this.label.readOnlyFeatures;
+  }
+
+  /** The sides whose label is not what it should be. */
+  async wrongSides(codec: FormatCodec): Promise<Side[]> {
+    const wrong: Side[] = [];
+    const bytes = new Uint8Array(LABEL_BYTES);
+    for (const side of SIDES) {
+      const right = codec.encodeSide(this.label, side);
+      try {
+        await this.device.read(side === 'front' ? 0 : this.label.labelBackOffset, bytes);
+      } catch {
+        wrong.push(side); // what cannot be read is written anew
+        continue;
+      }
+      if (bytes.some((byte, index) => byte !== right[index])) wrong.push(side);
+    }
+    return wrong;
   }
 
   /** Reads all four catalogue slots, without judging. */
@@ -147,9 +175,9 @@ export class Member {
 export async function writeLabels(
   codec: FormatCodec,
   device: StorageDevice,
-  request: Omit<Parameters<FormatCodec['encodeLabels']>[0], 'sizeBytes'>,
+  request: Omit<LabelRequest, 'sizeBytes'> & { readonly sizeBytes?: number },
 ): Promise<Label> {
-  const { label, front, back } = codec.encodeLabels({ ...request, sizeBytes: device.sizeBytes });
+  const { label, front, back } = codec.encodeLabels({ ...request, sizeBytes: request.sizeBytes ?? device.sizeBytes });
   const blank = new Uint8Array(4096);
   const offsets = [label.catalogueFrontOffset, label.catalogueBackOffset];
   for (const offset of offsets) {
@@ -164,12 +192,24 @@ export async function writeLabels(
   return label;
 }
 
-/** Puts one frame on all members; when it resolves it is durable on both sides of each. */
-export async function writeCatalogue(members: readonly Member[], generation: number, frame: Uint8Array): Promise<void> {
+/**
+ * Puts one frame on all members; when it resolves it is durable on both sides of each, but for those that it answers with, and why. One that failed
+ * is not asked again.
+ */
+export async function writeCatalogue(members: readonly Member[], generation: number, frame: Uint8Array): Promise<Map<Member, unknown>> {
+  const failed = new Map<Member, unknown>();
+  const all = async (step: (member: Member) => Promise<void>): Promise<void> => {
+    const left = members.filter((member) => !failed.has(member));
+    const results = await Promise.allSettled(left.map(step)); // none may still be writing when the caller goes on
+    results.forEach((result, index) => {
+      if (result.status === 'rejected') failed.set(left[index]!, result.reason);
+    });
+  };
   for (const side of SIDES) {
-    await all(members.map((member) => member.device.write(member.slotOffset(side, generation), frame)));
-    await all(members.map((member) => member.device.flush()));
+    await all((member) => member.device.write(member.slotOffset(side, generation), frame));
+    await all((member) => member.device.flush());
   }
+  return failed;
 }
 
 /** The same in this turn, on devices that can. */
@@ -188,12 +228,6 @@ export async function writeLabel(codec: FormatCodec, member: Member, side: Side)
   await member.device.flush();
 }
 
-/** As Promise.all, but waits for all to end before it rejects: none may still be writing when the caller goes on. */
-async function all(promises: readonly Promise<void>[]): Promise<void> {
-  const results = await Promise.allSettled(promises);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}
-
 function sameLabel(a: Label, b: Label): boolean {
   return (
     a.pool === b.pool &&
@@ -202,6 +236,7 @@ function sameLabel(a: Label, b: Label): boolean {
     a.member === b.member &&
     a.members === b.members &&
     a.level === b.level &&
+    a.stripBlocks === b.stripBlocks &&
     a.segmentBlocks === b.segmentBlocks &&
     a.segmentCount === b.segmentCount &&
     a.sizeBytes === b.sizeBytes &&

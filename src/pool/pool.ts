@@ -8,6 +8,9 @@
 //            the file is deleted
 //   delete   the log stops → catalogue without name, log and volumes (their files in `retired`) → the files are deleted
 //   heal     labels of one side from the other → the catalogue anew on both sides of every member
+//   fault    catalogue with the member faulted → the core hears of it, and acknowledges what waited
+//   replace  labels on the new device → catalogue with it as a member that is being rebuilt → the core writes to it → everything in use is copied or
+//            computed → catalogue with it online → the core reads it
 //
 // So a file that the catalogue does not name holds nothing, a file that it names exists with its labels, and no volume belongs to two logs.
 //
@@ -17,26 +20,31 @@ import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import { checkName } from '../names.ts';
 import { parseSize } from '../units.ts';
-import { Log, type LogPolicy } from '../volume/log.ts';
+import { Log, type LogPolicy, type LogVolume } from '../volume/log.ts';
 import { DEFAULT_SOURCE } from '../volume/source.ts';
 import { VirtualVolume } from '../volume/volume.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
-import type { Catalogue, StorageVolumeRecord, VirtualVolumeRecord } from './catalogue.ts';
+import type { Catalogue, MemberRecord, StorageVolumeRecord, VirtualVolumeRecord } from './catalogue.ts';
 import { byId, Keeper, type PoolParts } from './keeper.ts';
 import { randomUuid, uuidBytes } from './label.ts';
 import type { Member } from './member.ts';
+import { stripBlocksOf } from './make.ts';
 import { GivenPlace, type FoundDevice } from './place.ts';
 import { checkPolicy, type VolumePolicy } from './policy.ts';
+import { checkLevel, type RaidLevel } from './raid.ts';
 import { reclaim } from './reclaim.ts';
 import {
   checkPool,
   describePool,
+  scrubPool,
   statusOf,
   type CheckOptions,
   type CheckResult,
   type Logs,
   type PoolDescription,
   type PoolStatus,
+  type ScrubPoolOptions,
+  type ScrubResult,
 } from './report.ts';
 
 export interface CreateVolumeOptions {
@@ -58,6 +66,8 @@ interface OpenLog {
   evacuating: number | undefined;
   readonly waiters: (() => void)[];
   backgroundError: Error | undefined;
+  /** Members are being filled. */
+  rebuilding: Promise<void> | undefined;
 }
 
 /** An evacuation that does not free a segment in this time is stuck. */
@@ -70,6 +80,7 @@ export class StoragePool extends EventTarget {
   readonly #keeper: Keeper;
   readonly #options: PoolOptions;
   readonly #logs = new Map<string, OpenLog>();
+  readonly #stop = new AbortController();
   /** Logs whose volume is being deleted: opened again now, they would write to storage volumes that are another's by then. */
   readonly #deleting = new Set<string>();
   #closing: Promise<void> | undefined;
@@ -79,6 +90,7 @@ export class StoragePool extends EventTarget {
     this.#keeper = new Keeper(parts);
     this.#options = options;
     this.sync = options.sync ?? false;
+    this.#keeper.onOut = (volumeId, member) => this.#logOf(volumeId)?.setMember(volumeId, member, 'out');
     // No log goes on without the lock: what is not durable yet is not to be written by us any more.
     parts.place.onLost = (error) => {
       for (const { log } of this.#logs.values()) log?.loop.stop(error.code, error.message, error);
@@ -86,7 +98,7 @@ export class StoragePool extends EventTarget {
   }
 
   /**
-   * A new pool on these devices, each a storage volume of level `single`; what was on them is lost. Closing the pool closes them.
+   * A new pool on these devices: each a storage volume, or all of them one of a RAID level; what was on them is lost. Closing the pool closes them.
    *
    * @throws VarveError `VARVE_LIMIT` when a device is too small (1 MiB is enough), `VARVE_IO`
    */
@@ -306,18 +318,20 @@ export class StoragePool extends EventTarget {
         errors.push(error);
       }
     };
+    this.#stop.abort();
     // Growth that is under way ends first; new calls are refused from now on.
     await this.#keeper.idle();
     for (const open of this.#logs.values()) {
       const log = await open.opening.catch(() => undefined);
       if (log === undefined) continue;
       open.growing = !this.readOnly;
+      await open.rebuilding;
       await attempt(() => (this.readOnly ? log.abandon() : log.close()));
     }
     await this.#keeper.idle();
     if (this.#options.discard === true && !this.readOnly && errors.length === 0)
       await attempt(() => reclaim(this.#keeper, this.#options.core));
-    for (const member of this.#keeper.members.values()) await attempt(() => member.device.close());
+    for (const member of [...this.#keeper.members.values(), ...this.#keeper.away.values()]) await attempt(() => member.device.close());
     await attempt(() => this.#keeper.place.release());
     if (errors.length > 0) throw errors[0];
   }
@@ -331,7 +345,13 @@ export class StoragePool extends EventTarget {
    * @internal
    */
   protected async settle(): Promise<void> {
-    if (!this.readOnly) await this.#keeper.exclusive(() => this.#keeper.settle());
+    if (this.readOnly) return;
+    await this.#keeper.exclusive(() => this.#keeper.settle());
+    // A spare is taken when a member fails; a crash may have come in between.
+    for (const volume of this.#keeper.catalogue.storageVolumes) {
+      const faulted = volume.devices.find((member) => member.state === 'faulted');
+      if (faulted !== undefined) await this.#takeSpare(volume.id, faulted.uuid);
+    }
   }
 
   // ——— logs ———
@@ -342,20 +362,35 @@ export class StoragePool extends EventTarget {
       if (this.#deleting.has(record.log))
         throw new VarveError('VARVE_NOT_FOUND', `opening volume '${record.name}'`, { detail: 'it is being deleted' });
       const volumes = this.#keeper.logRecord(record.log).volumes.map((id) => this.#keeper.storageVolume(id));
-      const missing = volumes.find((volume) => volume.devices.some((device) => !this.#keeper.members.has(device.uuid)));
+      const absent = (device: MemberRecord): boolean => !this.#keeper.members.has(device.uuid);
+      const missing = volumes.find((volume) => !this.#keeper.tolerates(volume, absent));
       if (missing !== undefined) {
-        const detail = `storage volume ${missing.id} is missing (${missing.devices.map((device) => device.path ?? device.uuid).join(', ')})`;
+        const names = missing.devices
+          .filter((device) => device.state !== undefined || absent(device))
+          .map((device) => device.path ?? device.uuid);
+        const detail =
+          missing.devices.length === 1
+            ? `storage volume ${missing.id} is missing (${names.join(', ')})`
+            : `storage volume ${missing.id} (RAID level ${missing.level}, ${missing.devices.length} members) cannot do without all of: ${names.join(', ')}`;
         throw new VarveError('VARVE_IO', `opening volume '${record.name}'`, { detail });
       }
-      open = this.#startLog(record.log, record.name, (hooks) =>
-        Log.open({
+      const current = (): LogVolume[] =>
+        this.#keeper.logRecord(record.log).volumes.map((id) => this.#keeper.logVolume(this.#keeper.storageVolume(id), []));
+      open = this.#startLog(record.log, record.name, async (hooks) => {
+        const options = {
           ...hooks,
           name: record.name,
           uuid: uuidBytes(record.log),
-          volumes: volumes.map((volume) => this.#keeper.logVolume(volume, [])),
           policy: corePolicy(record.policy, this.#keeper.catalogue),
-        }),
-      );
+        };
+        try {
+          return await Log.open({ ...options, volumes: current() });
+        } catch (error) {
+          // A member that went in the middle of opening may have taken the unflushed tail with it: the next open goes without both.
+          if (!isVarveError(error, 'VARVE_IO') || volumes.every((volume) => volume.devices.length === 1)) throw error;
+          return Log.open({ ...options, volumes: current() });
+        }
+      });
       open.growing = !this.readOnly;
     }
     try {
@@ -380,6 +415,7 @@ export class StoragePool extends EventTarget {
       evacuating: undefined,
       waiters: [],
       backgroundError: undefined,
+      rebuilding: undefined,
     };
     this.#logs.set(uuid, open);
     open.opening = start({
@@ -389,6 +425,8 @@ export class StoragePool extends EventTarget {
       core: this.#options.core,
       growth: this.readOnly ? undefined : () => this.#grow(open),
       growthSync: this.readOnly ? undefined : () => this.#growSync(open),
+      fault: this.readOnly ? undefined : (volumeId, member) => this.#fault(volumeId, member),
+      faultSync: this.readOnly ? undefined : (volumeId, member) => this.#faultSync(volumeId, member),
       fence: () => this.#keeper.place.fence?.(),
       changed: this.readOnly ? undefined : () => this.#changed(open),
       backgroundFailed: (error) => {
@@ -399,11 +437,204 @@ export class StoragePool extends EventTarget {
     }).then((log) => {
       open.log = log;
       if (open.growing) log.growthPossible();
+      if (!this.readOnly) this.#rebuild(open);
       return log;
     });
     // Its caller awaits it; a second one may come too late to be the first to catch.
     open.opening.catch(() => undefined);
     return open;
+  }
+
+  // ——— members ———
+
+  /** Opens every log: what is on a member that is to be filled is known to its log alone. */
+  async #openLogs(): Promise<void> {
+    for (const record of this.#keeper.catalogue.virtualVolumes) await this.#openLog(record);
+  }
+
+  #logOf(volumeId: number): Log | undefined {
+    for (const { uuid, log } of this.#logs.values()) {
+      if (log !== undefined && this.#keeper.catalogue.logs.find((record) => record.uuid === uuid)?.volumes.includes(volumeId)) return log;
+    }
+    return undefined;
+  }
+
+  /** A log's member failed a write: it is out when this resolves. A spare takes its place, if there is one. */
+  async #fault(volumeId: number, member: number): Promise<boolean> {
+    return this.#keeper.exclusive(async () => {
+      const record = this.#keeper.memberAt(volumeId, member);
+      await this.#keeper.setStates(new Set([record.uuid]), 'faulted');
+      this.#keeper.note(`storage volume ${volumeId}: member ${member} (${record.path ?? record.uuid}) failed and is faulted`);
+      queueMicrotask(
+        () =>
+          void this.#takeSpare(volumeId, record.uuid).catch((error: unknown) => this.#keeper.note(`taking a spare: ${messageOf(error)}`)),
+      );
+      return true;
+    });
+  }
+
+  #faultSync(volumeId: number, member: number): boolean {
+    if (this.#keeper.busy) return false;
+    const record = this.#keeper.memberAt(volumeId, member);
+    this.#keeper.setStatesSync(new Set([record.uuid]), 'faulted');
+    this.#keeper.note(`storage volume ${volumeId}: member ${member} (${record.path ?? record.uuid}) failed and is faulted`);
+    return true;
+  }
+
+  /** Fills the members of the log's storage volumes that are being rebuilt, one storage volume after the other. */
+  #rebuild(open: OpenLog, onProgress?: (done: number, total: number) => void): void {
+    const previous = open.rebuilding ?? Promise.resolve();
+    const next = previous.then(async () => {
+      for (;;) {
+        const { log } = open;
+        const record = this.#keeper.catalogue.logs.find((one) => one.uuid === open.uuid);
+        if (log === undefined || log.closed || log.loop.dead || record === undefined || this.#stop.signal.aborted) return;
+        const volume = record.volumes.map((id) => this.#keeper.storageVolume(id)).find((one) => one.devices.some(isRebuilding));
+        if (volume === undefined) return;
+        const members = new Set(volume.devices.filter(isRebuilding).map((device) => device.uuid));
+        const { problems } = await log.rebuild(volume.id, { signal: this.#stop.signal, onProgress });
+        for (const problem of problems)
+          this.#keeper.note(`storage volume ${volume.id}, block ${problem.block}: could not be rebuilt (${problem.structure})`);
+        await this.#keeper.exclusive(() => this.#online(volume.id, members));
+      }
+    });
+    const mine = next.catch((error: unknown) => {
+      if (!this.#stop.signal.aborted && !isVarveError(error, 'VARVE_CLOSED')) this.#keeper.note(`rebuilding: ${messageOf(error)}`);
+    });
+    open.rebuilding = mine;
+  }
+
+  /** Members that have been filled are read from now on. Only under the mutex. */
+  async #online(volumeId: number, uuids: ReadonlySet<string>): Promise<void> {
+    const { devices } = this.#keeper.storageVolume(volumeId);
+    const whole = devices.filter((device) => isRebuilding(device) && uuids.has(device.uuid)).map((device) => device.uuid);
+    if (whole.length === 0) return;
+    await this.#keeper.setStates(new Set(whole), 'online');
+    const log = this.#logOf(volumeId);
+    devices.forEach((device, index) => {
+      if (whole.includes(device.uuid)) log?.setMember(volumeId, index, 'online');
+    });
+  }
+
+  /**
+   * One more storage volume over these devices, free for any volume; what was on them is lost. Closing the pool closes them.
+   *
+   * @returns its id
+   * @throws VarveError `VARVE_LIMIT`, RangeError when the level does not take so many
+   */
+  async addStorageVolume(
+    devices: readonly FoundDevice[],
+    options: { readonly raid?: RaidLevel | undefined; readonly stripSize?: number | string | undefined } = {},
+  ): Promise<number> {
+    const doing = 'adding a storage volume';
+    this.#checkWritable(doing);
+    const level = checkLevel(options.raid ?? 'single', 'raid');
+    const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, devices, level, stripBlocksOf(level, options.stripSize)));
+    for (const { log } of this.#logs.values()) log?.growthPossible();
+    return id;
+  }
+
+  /** A device that takes the place of a member that fails, by itself. @returns the id of the storage volume that it is until then */
+  async addSpare(device: FoundDevice): Promise<number> {
+    const doing = 'adding a spare';
+    this.#checkWritable(doing);
+    const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, [device], 'single', 0, true));
+    await this.#openLogs();
+    for (const volume of this.#keeper.catalogue.storageVolumes) {
+      const out = volume.devices.find((member) => member.state === 'missing' || member.state === 'faulted');
+      if (out !== undefined) await this.#takeSpare(volume.id, out.uuid);
+    }
+    return id;
+  }
+
+  /**
+   * Puts a device in the place of a member, failed or living, and fills it. Resolves when it is whole, so that the pool bears as much as before.
+   *
+   * @param member path or uuid of the member that goes
+   * @throws VarveError `VARVE_NOT_FOUND`, `VARVE_LIMIT` when the device is too small, `VARVE_UNSUPPORTED` when the level cannot do without the member
+   */
+  async replaceMember(
+    volumeId: number,
+    member: string,
+    device: FoundDevice,
+    options: { readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
+  ): Promise<void> {
+    const doing = `replacing a member of storage volume ${volumeId}`;
+    this.#checkWritable(doing);
+    await this.#openLogs();
+    await this.#keeper.exclusive(async () => {
+      const { index, old } = await this.#keeper.replaceMember(doing, volumeId, member, device);
+      const log = this.#logOf(volumeId);
+      log?.setMember(volumeId, index, 'out');
+      log?.setDevice(volumeId, index, device.device);
+      log?.setMember(volumeId, index, 'rebuilding');
+      await log?.loop.idle(); // nothing is in flight on the one that goes
+      await this.#keeper.removeRetired(old);
+    });
+    await this.#refill(volumeId, options.onProgress);
+  }
+
+  /** Fills what is to be filled of a storage volume; one that no log uses has nothing to be filled with. */
+  async #refill(volumeId: number, onProgress?: (done: number, total: number) => void): Promise<void> {
+    const log = this.#logOf(volumeId);
+    const open = [...this.#logs.values()].find((one) => one.log === log && log !== undefined);
+    if (open === undefined) {
+      const owned = this.#keeper.catalogue.logs.some((record) => record.volumes.includes(volumeId));
+      const rebuilding = this.#keeper
+        .storageVolume(volumeId)
+        .devices.filter(isRebuilding)
+        .map((device) => device.uuid);
+      if (!owned) await this.#keeper.exclusive(() => this.#online(volumeId, new Set(rebuilding)));
+      return;
+    }
+    this.#rebuild(open, onProgress);
+    await open.rebuilding;
+    if (this.#keeper.storageVolume(volumeId).devices.some(isRebuilding))
+      throw new VarveError('VARVE_IO', `rebuilding storage volume ${volumeId}`, {
+        detail: this.#keeper.notes.at(-1) ?? 'it did not come to an end',
+      });
+  }
+
+  /** Takes a member out, so that its device can be used anew: it is neither written nor read from now on. Resolves when its device is closed. */
+  async faultMember(volumeId: number, member: string): Promise<void> {
+    const doing = `taking a member out of storage volume ${volumeId}`;
+    this.#checkWritable(doing);
+    await this.#keeper.exclusive(async () => {
+      const { index, record, volume } = this.#keeper.findMember(doing, volumeId, member);
+      if (record.state === undefined && !this.#keeper.tolerates(volume, (one) => one === record))
+        throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: `RAID level ${volume.level} cannot do without '${member}' now` });
+      if (record.state !== 'faulted') await this.#keeper.setStates(new Set([record.uuid]), 'faulted');
+      const log = this.#logOf(volumeId);
+      log?.setMember(volumeId, index, 'out');
+      await log?.loop.idle();
+      await this.#keeper.closeAway(record.uuid);
+    });
+  }
+
+  /** Makes a device in the pool's place for a member of this storage volume, where the pool makes its own. */
+  protected async makeMember(volumeId: number): Promise<FoundDevice> {
+    return this.#keeper.makeMember(volumeId);
+  }
+
+  async #takeSpare(volumeId: number, uuid: string): Promise<void> {
+    if (this.#closing !== undefined) return;
+    const taken = await this.#keeper.exclusive(async () => {
+      const found = await this.#keeper.takeSpare(volumeId, uuid);
+      if (found === undefined) return false;
+      const log = this.#logOf(volumeId);
+      log?.setDevice(volumeId, found.index, found.device);
+      log?.setMember(volumeId, found.index, 'rebuilding');
+      return true;
+    });
+    if (taken) await this.#refill(volumeId);
+  }
+
+  /** Verifies every copy and parity of everything in use, labels and catalogues too, and mends what is wrong. */
+  async scrub(options: ScrubPoolOptions = {}): Promise<ScrubResult> {
+    this.#checkWritable('scrubbing the pool');
+    await this.#openLogs();
+    for (const open of this.#logs.values()) await open.rebuilding; // what is being filled is looked at, too
+    return scrubPool(this.#keeper, this.#reported(), options);
   }
 
   // ——— growing ———
@@ -569,6 +800,10 @@ function withAssigned(catalogue: Catalogue, volume: StorageVolumeRecord, log: st
     storageVolumes: [...catalogue.storageVolumes.filter((other) => other.id !== volume.id), assigned(volume)].sort(byId),
     logs: catalogue.logs.map((record) => (record.uuid === log ? { ...record, volumes: [...record.volumes, volume.id] } : record)),
   };
+}
+
+function isRebuilding(device: MemberRecord): boolean {
+  return device.state === 'rebuilding';
 }
 
 function assigned(volume: StorageVolumeRecord): StorageVolumeRecord {

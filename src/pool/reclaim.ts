@@ -10,9 +10,11 @@
 
 import type { CoreSource } from '../core/instantiate.ts';
 import { messageOf } from '../errors.ts';
+import type { StorageDevice } from '../device/device.ts';
 import { Log, type LogVolume } from '../volume/log.ts';
 import type { Keeper } from './keeper.ts';
 import { uuidBytes } from './label.ts';
+import { dataColumns, RAID_LEVELS, type RaidLevel } from './raid.ts';
 
 const BLOCK_BYTES = 4096;
 /** A discard starts a program, 4 to 15 ms: so many take some seconds, and after a compaction the free segments lie together. */
@@ -20,6 +22,7 @@ const RUNS_MAX = 500;
 
 interface Run {
   readonly volume: LogVolume;
+  readonly device: StorageDevice;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -52,31 +55,31 @@ export async function reclaim(keeper: Keeper, core: CoreSource | undefined): Pro
   }
   keeper.checkFence();
   let given = 0;
-  const refused = new Set<number>();
-  for (const { volume, offset, bytes } of runs.toSorted((a, b) => b.bytes - a.bytes).slice(0, RUNS_MAX)) {
-    const [device] = volume.members;
-    if (device?.discard === undefined || refused.has(volume.id)) continue;
+  const refused = new Set<StorageDevice>();
+  for (const { volume, device, offset, bytes } of runs.toSorted((a, b) => b.bytes - a.bytes).slice(0, RUNS_MAX)) {
+    if (device.discard === undefined || refused.has(device)) continue;
     try {
       await device.discard(offset, bytes);
       given += bytes;
     } catch (error) {
-      refused.add(volume.id);
+      refused.add(device);
       keeper.note(`storage volume ${volume.id}: its free space stays where it is: ${messageOf(error)}`);
     }
   }
   return given;
 }
 
-/** Runs of segments that hold nothing. Only where a segment lies in one piece on one device that can discard. */
+/** Runs of segments that hold nothing, on each member that can discard: a member's part of segments in a row is one piece. */
 export function freeRuns(volume: LogVolume, used: ReadonlySet<number>): Run[] {
-  const [device] = volume.members;
-  if (volume.members.length !== 1 || device?.supports.discard !== true) return [];
-  const segmentBytes = volume.segmentBlocks * BLOCK_BYTES;
+  const devices = volume.members.filter((device) => device?.supports.discard === true) as StorageDevice[];
+  const level = RAID_LEVELS[volume.level] as RaidLevel;
+  const partBytes = (volume.segmentBlocks / dataColumns(level, volume.members.length)) * BLOCK_BYTES;
   const runs: Run[] = [];
   for (let at = 0; at < volume.segmentCount;) {
     const begin = at;
     while (at < volume.segmentCount && !used.has(at)) at++;
-    if (at > begin) runs.push({ volume, offset: volume.dataOffset + begin * segmentBytes, bytes: (at - begin) * segmentBytes });
+    const offset = volume.dataOffset + begin * partBytes;
+    if (at > begin) for (const device of devices) runs.push({ volume, device, offset, bytes: (at - begin) * partBytes });
     at++;
   }
   return runs;

@@ -2,6 +2,7 @@
 
 import { isVarveError, messageOf } from '../errors.ts';
 import type { Log } from '../volume/log.ts';
+import type { LogProblem } from '../volume/state.ts';
 import { VirtualVolume } from '../volume/volume.ts';
 import type { LogRecord, StorageVolumeState, VirtualVolumeRecord } from './catalogue.ts';
 import type { Keeper } from './keeper.ts';
@@ -97,18 +98,22 @@ export async function statusOf(keeper: Keeper, logs: Logs): Promise<PoolStatus> 
     pool: { id: keeper.id, path: keeper.place.path, generation: keeper.generation },
     storageVolumes: keeper.catalogue.storageVolumes.map((volume) => {
       const log = owner.get(volume.id);
-      const present = volume.devices.every((device) => keeper.members.has(device.uuid));
       const open = log === undefined ? undefined : logs.opened(log.uuid);
       return {
         id: volume.id,
-        state: present ? volume.state : 'faulted',
+        // Faulted is a storage volume of which something cannot be read any more; one that does without a member is degraded, as its devices say.
+        state: keeper.tolerates(volume, (device) => !keeper.members.has(device.uuid)) ? volume.state : 'faulted',
         virtualVolume: log === undefined ? null : (keeper.catalogue.virtualVolumes.find((record) => record.log === log.uuid)?.name ?? null),
         raid: volume.level,
         sizeBytes: volume.sizeBytes,
         usedBytes: open === undefined || open.closed || open.loop.dead ? 0 : open.volumeFigures(volume.id).usedBytes,
         devices: volume.devices.map((device) => ({
           path: keeper.locate(keeper.members.get(device.uuid)?.path ?? device.path),
-          state: keeper.members.has(device.uuid) ? ('online' as const) : ('missing' as const),
+          state: keeper.members.has(device.uuid)
+            ? (device.state ?? ('online' as const))
+            : device.state === 'faulted'
+              ? ('faulted' as const)
+              : ('missing' as const),
         })),
       };
     }),
@@ -163,9 +168,12 @@ export async function checkPool(keeper: Keeper, logs: Logs, options: CheckOption
   for (const volume of keeper.catalogue.storageVolumes) {
     for (const device of volume.devices) {
       const member = keeper.members.get(device.uuid);
+      if (member !== undefined && device.state === 'rebuilding')
+        notes.push(`storage volume ${volume.id} (${member.path ?? member.uuid}): is being rebuilt`);
       const where = `storage volume ${volume.id} (${member?.path ?? device.path ?? device.uuid})`;
       if (member === undefined) {
-        problems.push({ code: 'VARVE_IO', where, message: 'the device is missing' });
+        const degraded = volume.devices.length === 1 ? '' : ': the storage volume is degraded';
+        problems.push({ code: 'VARVE_IO', where, message: `the device is ${device.state ?? 'missing'}${degraded}` });
         continue;
       }
       let seen: Member;
@@ -213,6 +221,75 @@ export async function checkPool(keeper: Keeper, logs: Logs, options: CheckOption
     }
   }
   return { clean: problems.length === 0, problems, notes };
+}
+
+export interface ScrubPoolOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called with the name of each volume, and how many of its segments have been looked at. */
+  readonly onProgress?: ((volume: string, done: number, total: number) => void) | undefined;
+}
+
+export interface ScrubResult {
+  /** Nothing was wrong, and nothing is. */
+  readonly clean: boolean;
+  /** Places that were wrong, and are mended. */
+  readonly healed: readonly { readonly where: string; readonly what: string }[];
+  readonly problems: readonly CheckProblem[];
+  readonly notes: readonly string[];
+}
+
+/** Verifies every copy and parity of everything in use, and mends what is wrong. */
+export async function scrubPool(keeper: Keeper, logs: Logs, options: ScrubPoolOptions): Promise<ScrubResult> {
+  const problems: CheckProblem[] = [];
+  const healed: { where: string; what: string }[] = [];
+  await keeper.exclusive(async () => {
+    for (const what of await keeper.mendLabels()) healed.push(what);
+  });
+  for (const volume of keeper.catalogue.storageVolumes) {
+    for (const device of volume.devices) {
+      if (keeper.members.has(device.uuid)) continue;
+      const where = `storage volume ${volume.id} (${device.path ?? device.uuid})`;
+      problems.push({ code: 'VARVE_IO', where, message: `the device is ${device.state ?? 'missing'}` });
+    }
+  }
+  for (const record of keeper.catalogue.logs) {
+    options.signal?.throwIfAborted();
+    const volume = keeper.catalogue.virtualVolumes.find((one) => one.log === record.uuid);
+    if (volume === undefined) continue;
+    try {
+      const log = await logs.open(volume);
+      const place = (problem: LogProblem): string =>
+        `volume '${volume.name}', storage volume ${problem.volume}, byte ${problem.offset} of its members`;
+      const found = await log.scrub({
+        signal: options.signal,
+        onProgress: (done, total) => options.onProgress?.(volume.name, done, total),
+      });
+      for (const one of found.mended) healed.push({ where: place(one), what: 'row' });
+      for (const one of found.problems)
+        problems.push({
+          code: one.failure === 3 ? 'VARVE_IO' : 'VARVE_CORRUPT',
+          where: place(one),
+          message: `${one.structure}: beyond repair`,
+        });
+      // Storage volumes without redundancy, and what no copy is compared with: roots, and whether every mapping is backed.
+      for (const one of await log.check(options.signal)) {
+        if (found.problems.some((other) => other.volume === one.volume && other.block === one.block)) continue;
+        problems.push({
+          code: one.failure === 3 ? 'VARVE_IO' : 'VARVE_CORRUPT',
+          where: place(one),
+          message: `${one.structure}: ${one.failure === 3 ? 'cannot be read' : 'damaged'}`,
+        });
+      }
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      problems.push({
+        code: isVarveError(error) ? error.code : 'VARVE_INTERNAL',
+        where: `volume '${volume.name}'`,
+        message: messageOf(error),
+      });
+    }
+  }
+  return { clean: problems.length === 0 && healed.length === 0, healed, problems, notes: keeper.notes };
 }
 
 /** What is on the devices, for people and for tests that look for damage: the bytes that the pool itself uses, and what the logs say. */

@@ -4,7 +4,7 @@
 // The log never closes a device and never reads a label. What the pool must do in which order:
 //   grow     commit the catalogue with the new assignment → `addVolume`
 //   shrink   `evacuateVolume` → (background) → `volumeState` is 'released' → commit the catalogue without it → `removeVolume`
-import { EPOCH_NOW, KIND, OPERATION, SPACE_NONE, type CoreExports } from '../core/exports.ts';
+import { EPOCH_NOW, KIND, MEMBER, OPERATION, SPACE_NONE, type CoreExports } from '../core/exports.ts';
 import { instantiateCore, instantiateCoreSync, type CoreSource } from '../core/instantiate.ts';
 import { CoreMemory } from '../core/memory.ts';
 import { deviceHandle } from '../core/plan.ts';
@@ -32,6 +32,8 @@ export interface LogVolume {
   readonly level: number;
   /** Member devices in the order of the stripe map; undefined where one is missing. */
   readonly members: readonly (StorageDevice | undefined)[];
+  /** What they are, as the catalogue has it; left out: all are online. One without a device is out. */
+  readonly states?: readonly MemberState[] | undefined;
   /** Blocks of 4096 bytes in a strip; 1 for `single`. */
   readonly stripBlocks: number;
   readonly segmentBlocks: number;
@@ -89,6 +91,10 @@ export interface CreateLogOptions extends LogOptions {
   readonly key: Uint8Array;
 }
 
+/** `out`: missing or faulted, neither written nor read. `rebuilding`: written, not read. */
+export type MemberState = 'online' | 'out' | 'rebuilding';
+const MEMBER_NUMBER: Readonly<Record<MemberState, number>> = { online: MEMBER.ONLINE, out: MEMBER.OUT, rebuilding: MEMBER.REBUILDING };
+
 export type VolumeState = 'unknown' | 'active' | 'evacuating' | 'released';
 const VOLUME_STATES: readonly VolumeState[] = ['unknown', 'active', 'evacuating', 'released'];
 
@@ -106,6 +112,8 @@ export interface LogFigures {
   readonly metadataBytesWritten: number;
   readonly paddingBytesWritten: number;
   readonly movedBytes: number;
+  /** Rebuilt from other members and written back. */
+  readonly healedBytes: number;
   readonly sequence: number;
   readonly durableSequence: number;
   readonly incarnation: number;
@@ -118,6 +126,13 @@ export interface LogFigures {
   readonly heapExtentBytes: number;
   /** A failure that could not be mended: nothing is written any more; what was acknowledged stays readable. */
   readonly failedReadOnly: boolean;
+}
+
+export interface ScrubOptions {
+  readonly report?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Segments looked at, of all there are. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 export interface LogVolumeFigures {
@@ -253,7 +268,20 @@ export class Log {
       ),
     );
     this.#volumes.set(volume.id, volume);
+    volume.members.forEach((device, index) => {
+      const state = device === undefined && volume.level > 0 ? 'out' : (volume.states?.[index] ?? 'online');
+      if (state !== 'online') this.setMember(volume.id, index, state);
+    });
     if (this.loop.opened) this.loop.progressed(true);
+  }
+
+  /** What a member is from now on; the catalogue says so already. */
+  setMember(volumeId: number, member: number, state: MemberState): void {
+    this.#succeed(
+      `changing member ${member} of storage volume ${volumeId} of ${this.#subject}`,
+      () => this.#core.memberSet?.(volumeId, member, MEMBER_NUMBER[state]) ?? 0,
+    );
+    if (this.loop.opened) this.loop.progressed();
   }
 
   /** Another device in the place of a member, or none. I/O that is in flight ends on the old one. */
@@ -430,6 +458,48 @@ export class Log {
     return this.#findings(1, signal);
   }
 
+  /**
+   * Reads every slot in use on every member of the storage volumes that have something redundant, and mends what is wrong (`report`: only says so).
+   * @returns what could not be mended, and the places that were, or would be
+   */
+  async scrub(options: ScrubOptions = {}): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
+    return this.#mend(SPACE_NONE, options.report === true ? 1 : 0, options);
+  }
+
+  /** Fills the members of a storage volume that are being rebuilt. When it resolves they are whole, and may be set online. */
+  async rebuild(volumeId: number, options: ScrubOptions = {}): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
+    return this.#mend(volumeId, 2, options);
+  }
+
+  /** Ends a scrub or rebuild: it rejects with VARVE_CLOSED. */
+  cancelScrub(): void {
+    this.#call(() => this.#core.scrubCancel?.());
+  }
+
+  async #mend(volumeId: number, mode: number, options: ScrubOptions): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
+    if (this.#core.scrubCancel === undefined) return { problems: [], mended: [] }; // a core without RAID: nothing is redundant
+    const problems: LogProblem[] = [];
+    const mended: LogProblem[] = [];
+    const take = (): void => {
+      while (this.#core.problemTake() !== 0) {
+        const finding = decodeFinding(this.#memory.slice(this.#core.exchange() >>> 0, FINDING_BYTES));
+        (finding.failure === 0 ? mended : problems).push(finding);
+      }
+      options.onProgress?.(this.#core.figure(23), this.#core.figure(24));
+    };
+    const stop = (): void => this.cancelScrub();
+    options.signal?.addEventListener('abort', stop, { once: true });
+    try {
+      await this.loop.run(KIND.SCRUB, volumeId, mode, undefined, this.#subject, undefined, take);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw error;
+    } finally {
+      options.signal?.removeEventListener('abort', stop);
+    }
+    return { problems, mended };
+  }
+
   async #findings(mode: 0 | 1, signal: AbortSignal | undefined): Promise<LogProblem[]> {
     const findings: LogProblem[] = [];
     // The core keeps few of them: they are taken after each step.
@@ -511,6 +581,7 @@ export class Log {
       metadataBytesWritten: figure(6) * BLOCK_BYTES,
       paddingBytesWritten: figure(7) * BLOCK_BYTES,
       movedBytes: figure(8) * BLOCK_BYTES,
+      healedBytes: figure(22) * BLOCK_BYTES,
       sequence: figure(9),
       durableSequence: figure(10),
       incarnation: figure(11),

@@ -17,9 +17,9 @@
 // to write, or with nowhere to put what it reads.
 //
 // An exception out of the core is a bug of ours. The log is then dead: nothing is called any more, everything rejects with VARVE_INTERNAL.
-import { KIND, KIND_LIMIT, RESULT, STATUS, STATUS_BITS, STATUS_MASK, type TicketExports } from '../core/exports.ts';
+import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, STATUS_BITS, STATUS_MASK, type TicketExports } from '../core/exports.ts';
 import type { CoreMemory } from '../core/memory.ts';
-import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
+import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
 import { isCallbackDevice, isPromptDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
 import { CORE_BUSY, CORE_LIMIT, errorFromCore, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { nextTask } from './turn.ts';
@@ -30,6 +30,10 @@ export interface LoopHooks {
   growth?: (() => Promise<boolean>) | undefined;
   /** The same inside a synchronous call: only from a spare made beforehand. */
   growthSync?: (() => boolean) | undefined;
+  /** A member failed a write and can be done without: commit that it is out, and resolve with true. Whatever waits for it is acknowledged after that. */
+  fault?: ((volumeId: number, member: number) => Promise<boolean>) | undefined;
+  /** The same inside a synchronous call. */
+  faultSync?: ((volumeId: number, member: number) => boolean) | undefined;
   /** Asked before each flush of a device: the error when the writer's lock is no longer ours. The log is dead then. */
   fence?: (() => VarveError | undefined) | undefined;
   /** A background ticket failed. The core knows, and goes on as well as it can. */
@@ -59,6 +63,7 @@ const VERB: readonly string[] = [
   'root',
   'merge',
   'check',
+  'scrub',
 ];
 const RESOLVED = Promise.resolve();
 const FLIGHTS_KEPT = 64;
@@ -225,6 +230,8 @@ export class Loop {
   #backgroundError: unknown = undefined;
 
   #growing = false;
+  /** Handles of members that are being faulted. */
+  readonly #faults = new Set<number>();
   /** While an answer was on its way, somebody said that growth is possible: a *no* is of before. */
   #askAgain = false;
   #volumesAdded = 0;
@@ -477,6 +484,7 @@ export class Loop {
           if (!ticket.parked) this.#moved = true;
           ticket.parked = true;
           this.#waiting.push(ticket);
+          this.#askForFault();
           break;
         case STATUS.MEMORY: {
           const pages = core.memoryNeeded() >>> 0 || 1;
@@ -800,7 +808,7 @@ export class Loop {
           this.#calm = kind === 0 && !this.#growing;
           return;
         }
-        if (this.#inFlight > 0 || this.#growing) return;
+        if (this.#inFlight > 0 || this.#growing || this.#faults.size > 0) return;
         // What is held back is tried once more before all is given up: a flush that found nothing to do, because another had just covered it, may be
         // what is waited for by now.
         const moves = this.#foregroundMoves + this.#backgroundMoves;
@@ -903,6 +911,40 @@ export class Loop {
       answer(false);
     });
     return false;
+  }
+
+  /** A ticket waits: does it wait for a member to be faulted? */
+  #askForFault(): void {
+    const handle = this.#core.faultWanted?.() ?? -1;
+    if (handle < 0 || this.#faults.has(handle)) return;
+    const volume = Math.floor(handle / MEMBERS_MAX);
+    const member = handle % MEMBERS_MAX;
+    const answer = (out: boolean): void => {
+      this.#faults.delete(handle);
+      if (this.#dead) return;
+      this.#core.memberSet?.(volume, member, out ? MEMBER.OUT : MEMBER.DENIED);
+      // What waited for this gets further now, and may come to wait for something else: that is news to the others.
+      for (const ticket of this.#waiting) ticket.parked = false;
+      this.#moved = true;
+      this.#foregroundMoves++;
+    };
+    const failed = (error: unknown): void => {
+      this.#hooks.backgroundFailed?.(error as Error);
+      answer(false);
+    };
+    this.#faults.add(handle);
+    if (this.sync || !this.#hooks.fault) {
+      try {
+        answer((this.sync && this.#hooks.faultSync?.(volume, member)) || false);
+      } catch (error) {
+        failed(error);
+      }
+      return;
+    }
+    this.#hooks
+      .fault(volume, member)
+      .then(answer, failed)
+      .finally(() => this.#guardedPump());
   }
 
   #volumeAnswer(want: number, granted: boolean): void {

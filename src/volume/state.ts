@@ -39,8 +39,8 @@ export interface SnapshotState {
   readonly members: readonly SnapshotMember[];
 }
 
-export type Structure = 'root' | 'page' | 'header' | 'footer' | 'data' | 'mapping' | 'structure';
-const STRUCTURES: readonly Structure[] = ['structure', 'root', 'page', 'header', 'footer', 'data', 'mapping'];
+export type Structure = 'root' | 'page' | 'header' | 'footer' | 'data' | 'mapping' | 'row' | 'structure';
+const STRUCTURES: readonly Structure[] = ['structure', 'root', 'page', 'header', 'footer', 'data', 'mapping', 'row'];
 
 /** A place on a device, and what is there. */
 export interface LogRange {

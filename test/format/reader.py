@@ -84,7 +84,7 @@ def sealed(data, at, seed=0):
 
 
 class Device:
-    """A storage device with sound labels, as one storage volume of level single."""
+    """A storage device with sound labels: a member of a storage volume."""
 
     def __init__(self, path):
         self.path = path
@@ -99,19 +99,11 @@ class Device:
         need(not (front and back) or all(front[key] == back[key] for key in front), f'{path}: its labels do not agree')
         need(label['size'] <= size, f'{path}: shorter than its label says')
         self.__dict__.update(label)
-        self.footer_blocks = 1
-        while 96 + 24 * (self.segment_blocks - self.footer_blocks) > BLOCK * self.footer_blocks:
-            self.footer_blocks += 1
-        self.data_slots = self.segment_blocks - self.footer_blocks
 
     def pread(self, offset, length):
         data = os.pread(self.fd, length, offset)
         need(len(data) == length, f'{self.path}: short read at {offset}')
         return data
-
-    def blocks(self, block, count=1):
-        need(block + count <= self.segment_blocks * self.segments, f'volume {self.id} has no block {block}')
-        return self.pread(self.data + block * BLOCK, count * BLOCK)
 
     def label(self, offset, side):
         where = f'{self.path}: {("front", "back")[side - 1]} label'
@@ -129,11 +121,15 @@ class Device:
         root = BLOCK + 2 * slot
         data, back = root + 8192, size - root - 8192
         need(offsets == [BLOCK, root, data, back, back + BLOCK, back + root], f'{where}: offsets')
-        need(level == 1 and (member, members) == (0, 1), f'{where}: a level that this reader does not know')
-        need(its_side == side and 8 <= blocks <= 1024 and segments and number <= 0xFFF0, f'{where}: fields')
-        need(data + blocks * segments * BLOCK <= back, f'{where}: the segments do not fit')
+        fits = {1: members == 1, 2: members > 1, 3: members > 1, 4: members > 2, 5: members > 3, 6: members > 3 and members % 2 == 0}
+        need(fits.get(level) and member < members <= 32, f'{where}: level and members')
+        need(strip <= 1 if level == 1 else 1 <= strip <= 256 and strip & (strip - 1) == 0, f'{where}: strip')
+        columns = {1: 1, 2: members, 3: 1, 4: members - 1, 5: members - 2, 6: members // 2}[level]
+        stripe = columns * strip if level > 1 else 1
+        need(its_side == side and 8 <= blocks <= max(1024, 8 * stripe) and blocks % stripe == 0 and segments and number <= 0xFFF0, f'{where}: fields')
+        need(data + blocks * segments // columns * BLOCK <= back, f'{where}: the segments do not fit')
         need(minor > 0 or not any(raw[80:96] + raw[102:104] + raw[184:]), f'{where}: reserved bytes')
-        return dict(pool=raw[48:64], device=raw[64:80], id=number, segment_blocks=blocks, segments=segments, slot=slot, size=size, root=root, data=data, back=back)
+        return dict(pool=raw[48:64], device=raw[64:80], id=number, member=member, members=members, level=level, strip=max(strip, 1), columns=columns, segment_blocks=blocks, segments=segments, slot=slot, size=size, root=root, data=data, back=back)
 
     def frames(self):
         """Valid catalogue frames: (generation, nonce, previous, payload)."""
@@ -157,6 +153,95 @@ class Device:
                 except Damage as problem:
                     self.problems.append(str(problem))
         return found
+
+
+def product(a, b):
+    """In GF(2⁸) with the polynomial 0x11d."""
+    result = 0
+    while b:
+        if b & 1:
+            result ^= a
+        a = a << 1 ^ (0x11d if a & 128 else 0)
+        b >>= 1
+    return result
+
+
+def power(n):
+    result = 1
+    for _ in range(n % 255):
+        result = product(result, 2)
+    return result
+
+
+def xor(*rows):
+    result = 0
+    for row in rows:
+        result ^= int.from_bytes(row, 'little')
+    return result.to_bytes(BLOCK, 'little')
+
+
+def scaled(factor, row):
+    return row.translate(bytes(product(factor, value) for value in range(256)))
+
+
+class Volume:
+    """A storage volume: its members in the order of the stripe map, None where one is not to be read (§2)."""
+
+    def __init__(self, devices):
+        self.devices = devices
+        self.there = [device for device in devices if device]
+        first = self.there[0]
+        for key in ('id', 'level', 'strip', 'columns', 'segment_blocks', 'segments', 'data'):
+            need(all(getattr(device, key) == getattr(first, key) for device in self.there), f'volume {first.id}: its members are laid out differently')
+            setattr(self, key, getattr(first, key))
+        self.parity = {4: 1, 5: 2}.get(self.level, 0)
+        unit = self.columns * self.strip if self.parity else 1
+        self.footer_blocks = unit
+        while 96 + 24 * (self.segment_blocks - self.footer_blocks) > BLOCK * self.footer_blocks:
+            self.footer_blocks += unit
+        self.data_slots = self.segment_blocks - self.footer_blocks
+
+    def missing(self):
+        """Whether something cannot be had."""
+        gone = [i for i, device in enumerate(self.devices) if not device]
+        if self.level == 3:
+            return len(gone) == len(self.devices)
+        if self.level == 6:
+            return any(i ^ 1 in gone for i in gone)
+        return len(gone) > self.parity
+
+    def blocks(self, block, count=1):
+        need(block + count <= self.segment_blocks * self.segments, f'volume {self.id} has no block {block}')
+        if self.level == 1:
+            return self.there[0].pread(self.data + block * BLOCK, count * BLOCK)
+        return b''.join(self.one(block + i) for i in range(count))
+
+    def one(self, block):
+        strips, within = divmod(block, self.strip)
+        stripe, column = divmod(strips, self.columns)
+        offset = self.data + (stripe * self.strip + within) * BLOCK
+        if not self.parity:
+            places = {2: [column], 3: range(len(self.devices)), 6: [2 * column, 2 * column + 1]}[self.level]
+            return next(self.devices[i] for i in places if self.devices[i]).pread(offset, BLOCK)
+        n = len(self.devices)
+        p = n - 1 - stripe % n
+        holder = [(p + self.parity + c) % n for c in range(self.columns)]
+        if self.devices[holder[column]]:
+            return self.devices[holder[column]].pread(offset, BLOCK)
+        read = {c: self.devices[i].pread(offset, BLOCK) for c, i in enumerate(holder) if self.devices[i]}
+        lost = [c for c in range(self.columns) if c not in read]
+        has_p = self.devices[p] is not None
+        if len(lost) == 1 and has_p:
+            return xor(self.devices[p].pread(offset, BLOCK), *read.values())
+        q = xor(self.devices[(p + 1) % n].pread(offset, BLOCK), *(scaled(power(c), row) for c, row in read.items()))
+        if len(lost) == 1:
+            return scaled(power(255 - column), q)
+        # Two columns x and y: x + y = p, 2^x x + 2^y y = q.
+        sum_p = xor(self.devices[p].pread(offset, BLOCK), *read.values())
+        other = lost[0] + lost[1] - column
+        divisor = power(column) ^ power(other)
+        inverse = next(value for value in range(256) if product(value, divisor) == 1)
+        return scaled(inverse, xor(q, scaled(power(other), sum_p)))
 
 
 class Pool:
@@ -192,10 +277,18 @@ class Pool:
         need(all(frame[1] in line for frame in newest), 'catalogues of different histories')
         self.volumes = {}
         for record in self.catalogue['storageVolumes']:
-            device = devices.get(uuid.UUID(record['devices'][0]['uuid']).bytes)
-            if device and device.id == record['id']:
-                self.volumes[device.id] = device
-                self.problems += device.problems
+            members = []
+            for place, member in enumerate(record['devices']):
+                device = devices.get(uuid.UUID(member['uuid']).bytes)
+                if device and device.id == record['id'] and device.member == place and 'state' not in member:
+                    members.append(device)
+                    self.problems += device.problems
+                else:
+                    members.append(None)
+            if any(members):
+                volume = Volume(members)
+                if not volume.missing():
+                    self.volumes[volume.id] = volume
         self.logs = {}
 
     def log(self, record):
@@ -270,7 +363,7 @@ class Log:
         best, unknown = None, False
         for slot in (0, 1):
             bad = valid = False
-            for device in self.volumes.values():
+            for device in (device for volume in self.volumes.values() for device in volume.there):
                 for base in (device.root, device.back + device.root):
                     raw = device.pread(base + slot * BLOCK, BLOCK)
                     if not any(raw):
@@ -487,7 +580,9 @@ class Log:
         """The record whose header these 4096 bytes are, with `previous` and `checksum`; None when it is not sound at this place."""
         (magic, major, kind, stream, checksum, first, durable, its_fill, incarnation, previous, its_slot, entries, data, source, _, source_segment, _, _,
          payload) = struct.unpack_from('<IHBBQQQQQQIHHHHIQII', raw)
-        if magic != 0x31525656 or kind not in (1, 2, 3) or entries > 160 or data > min(entries, 127) or 1 + data > left or payload > 3840:
+        if magic != 0x31525656 or kind not in (1, 2, 3, 4) or entries > 160 or 1 + data > left or payload > 3840:
+            return None
+        if kind != 4 and data > min(entries, 127):
             return None
         if its_slot != slot or its_fill != fill or raw[88:104] != self.uuid:
             return None
@@ -497,6 +592,9 @@ class Log:
         listed = list(struct.iter_unpack('<BBHIQQ', raw[256:256 + 24 * entries]))
         if kind == 3:
             if entries or data:
+                return None
+        elif kind == 4:
+            if entries or payload:
                 return None
         elif payload or sum(entry[0] != 2 for entry in listed) != data:
             return None
@@ -520,10 +618,12 @@ class Log:
         if not sealed(raw, 8, self.header_seed(fill, incarnation, volume, block)) or major != 1:
             return None
         entries = list(struct.iter_unpack('<BBHIQQ', raw[96:96 + 24 * used]))
-        left = 0
-        for what, _, data, birth, place, _ in entries:
+        left, padding = 0, False
+        for what, flags, data, birth, place, _ in entries:
             if what == 8 and not left:
-                left = data
+                left, padding = data, bool(flags & 4)
+            elif padding and what == 0 and left:
+                left -= 1
             elif what in (1, 3) and left and birth and not (place & (1 << 48) - 1) >> 40:
                 left -= 1
             else:
@@ -545,7 +645,7 @@ class Log:
             footer = None
         if footer:
             for slot, (what, _, _, birth, place, checksum) in enumerate(footer[5]):
-                if what != 8:
+                if what not in (0, 8):
                     found[slot] = (place & (1 << 48) - 1, birth, checksum)
         else:
             slot = 0
@@ -667,7 +767,9 @@ class Log:
                 if by_footer and not flags & 1:
                     # u16 source volume, u32 source segment, u16 0
                     source = (place & 0xFFFF, place >> 16 & 0xFFFFFFFF)
-                    record = Record(first, data, incarnation, 2 if flags & 2 else 1, entries[slot + 1:slot + 1 + data], b'', source, slot, data)
+                    kind = 4 if flags & 4 else 2 if flags & 2 else 1
+                    listed = [] if kind == 4 else entries[slot + 1:slot + 1 + data]
+                    record = Record(first, len(listed), incarnation, kind, listed, b'', source, slot, data)
                 else:
                     sound = self.header(device.blocks(segment * device.segment_blocks + slot), volume, segment, slot, end - slot, fill)
                     if not sound:
@@ -696,8 +798,20 @@ class Log:
         self.probe(walks)
         cursors = [self.records(items) for items in walks]
         heads = [next(cursor, None) for cursor in cursors]
+        def used(which, item, record):
+            end = record.slot + 1 + record.blocks
+            self.table[item.volume, item.segment] = Segment(item.fill, end, which, item.footer and end == item.end, 3)
+            heads[which] = next(cursors[which], None)
+
         while any(heads):
-            which = min((i for i in (0, 1) if heads[i]), key=lambda i: (heads[i][1].first, -heads[i][1].incarnation))
+            padding = next((i for i in (0, 1) if heads[i] and heads[i][1].kind == 4 and heads[i][1].first <= applied), None)
+            if padding is not None:
+                used(padding, *heads[padding])
+                continue
+            ready = [i for i in (0, 1) if heads[i] and heads[i][1].kind != 4]
+            if not ready:
+                break  # padding of a tail that is missing
+            which = min(ready, key=lambda i: (heads[i][1].first, -heads[i][1].incarnation))
             item, record = heads[which]
             last = applied + record.count
             if record.first != applied + 1 or record.incarnation < life or (last > self.durable and not self.vouched(item, record)):
@@ -706,9 +820,7 @@ class Log:
             self.apply(item, record)
             applied, life = last, record.incarnation
             self.replayed += record.count
-            end = record.slot + 1 + record.blocks
-            self.table[item.volume, item.segment] = Segment(item.fill, end, which, item.footer and end == item.end, 3)
-            heads[which] = next(cursors[which], None)
+            used(which, item, record)
         need(applied >= self.durable, f'the log ends at {applied}, and was durable up to {self.durable}')
         self.sequence = applied
 

@@ -1,7 +1,7 @@
 // The core under the simulator, a little of it: `npm run simulate` goes on for as long as one likes.
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { makeHistory, readHistory, type History, type Op, type Step } from './history.ts';
+import { makeHistory, RAID_SEEDS, readHistory, type History, type Op, type Step } from './history.ts';
 import { importingMemory, Instances } from './instances.ts';
 import { runHistory, runSeed } from './world.ts';
 
@@ -9,11 +9,14 @@ const FILE = new URL('../../build/core.planted.wasm', import.meta.url);
 const built = existsSync(FILE);
 const module = built ? new Instances(new WebAssembly.Module(importingMemory(readFileSync(FILE)))) : undefined;
 const SEEDS = Number(process.env['VARVE_SEEDS'] ?? 150);
+const SMALL_FIRST = 10_000;
 const SALTS = SEEDS < 100 ? 1 : 3;
 
 interface Kept {
   readonly seeds: readonly { readonly seed: number; readonly note: string }[];
   readonly histories: readonly (History & { readonly note: string })[];
+  /** Each reaches a rare path of the core that seeds do not. */
+  readonly reaches: readonly (History & { readonly note: string; readonly counter: number })[];
   readonly plants: readonly { readonly plant: number; readonly name: string; readonly seed: number }[];
 }
 const kept = JSON.parse(readFileSync(new URL('seeds.json', import.meta.url), 'utf8')) as Kept;
@@ -55,12 +58,33 @@ describe.skipIf(!built)('the core under the simulator', () => {
     }
   });
 
+  test(`keeps every promise in ${SEEDS} histories of storage volumes with several members`, { timeout: 240_000 }, () => {
+    for (let seed = RAID_SEEDS; seed < RAID_SEEDS + SEEDS; seed++) {
+      const { failure, step: at } = runSeed(module, seed);
+      expect(failure === undefined ? '' : `seed ${seed}: step ${at}: ${failure}`).toBe('');
+    }
+  });
+
+  test('the published core without RAID keeps them, too', { timeout: 120_000 }, () => {
+    const small = new Instances(new WebAssembly.Module(readFileSync(new URL('../../build/core.wasm', import.meta.url))));
+    for (let seed = SMALL_FIRST; seed < SMALL_FIRST + SEEDS / 3; seed++) {
+      const { failure, step: at } = runSeed(small, seed);
+      expect(failure === undefined ? '' : `seed ${seed}: step ${at}: ${failure}`).toBe('');
+    }
+  });
+
   test.each(kept.seeds)('seed $seed: $note', ({ seed }) => {
     expect(runSeed(module, seed).failure).toBeUndefined();
   });
 
   test.each(kept.histories)('history of seed $seed: $note', (history) => {
     expect(runHistory(module, readHistory(JSON.stringify(history))).failure).toBeUndefined();
+  });
+
+  test.each(kept.reaches)('history of seed $seed reaches what seeds do not: $note', (history) => {
+    const { failure, counters } = runHistory(module, readHistory(JSON.stringify(history)));
+    expect(failure).toBeUndefined();
+    expect(counters[history.counter]).toBeGreaterThan(0);
   });
 
   test.each(kept.plants)('the planted fault $name is found by seed $seed, which finds nothing without it', ({ plant, seed }) => {

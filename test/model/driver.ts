@@ -65,6 +65,10 @@ export interface DriverOptions {
   /** The core wants a storage volume: adds one, or answers false. `urgent`: a write waits for it. */
   readonly grow: (urgent: boolean) => boolean;
   readonly onBackgroundFailed: (ticket: Ticket) => void;
+  /** A member (a handle) failed a write and can be done without: commits that it is out. */
+  readonly onFault?: ((handle: number) => void) | undefined;
+  /** Called before each command of a device; true: the device is not there. */
+  readonly isGone?: ((device: SimulatedDevice) => boolean) | undefined;
 }
 
 const TURNS_MAX = 400_000;
@@ -87,6 +91,7 @@ const KIND_NAMES = [
   'root',
   '?',
   'check',
+  'scrub',
 ];
 
 export class Driver {
@@ -143,8 +148,22 @@ export class Driver {
     rootFront: number,
     rootBack: number,
   ): number {
-    this.devices.set(id * MEMBERS_MAX, device);
-    const status = this.core.volumeAdd(id, 0, 1, 1, segmentBlocks, segmentCount, dataOffset, rootFront, rootBack);
+    return this.addGroup(id, 0, 1, [device], segmentBlocks, segmentCount, dataOffset, rootFront, rootBack);
+  }
+
+  addGroup(
+    id: number,
+    level: number,
+    strip: number,
+    members: readonly SimulatedDevice[],
+    segmentBlocks: number,
+    segmentCount: number,
+    dataOffset: number,
+    rootFront: number,
+    rootBack: number,
+  ): number {
+    members.forEach((device, member) => this.devices.set(id * MEMBERS_MAX + member, device));
+    const status = this.core.volumeAdd(id, level, members.length, strip, segmentBlocks, segmentCount, dataOffset, rootFront, rootBack);
     this.#sync();
     this.#progress();
     this.#denied = false;
@@ -231,11 +250,18 @@ export class Driver {
         this.trace(
           `step ${ticket.id} ${KIND_NAMES[ticket.kind]} = ${['done', 'plan', 'wait', 'memory', 'failed'][status]}${status === STATUS.FAILED ? ` ${core.failure()}` : ''}`,
         );
+      const fault = core.faultWanted?.() ?? -1;
+      if (fault >= 0) this.#options.onFault?.(fault);
       if (status === STATUS.WAIT) {
         // It may have got further before it came to wait, so it is news to the others; unless it waited all the time.
         if (!ticket.parked) this.#progress();
         ticket.parked = true;
         this.#waiting.push(ticket);
+        if (fault >= 0) {
+          // What waited for this gets further now, and may come to wait for something else: that is news to the others.
+          for (const waiting of this.#waiting) waiting.parked = false;
+          this.#progress();
+        }
         return;
       }
       ticket.parked = false;
@@ -325,7 +351,8 @@ export class Driver {
       throw new Violation(`plan: op ${op} beyond the end of device ${command.device}`);
     if (this.#options.readOnly && op !== OP.READ) throw new Violation(`a read-only life performs op ${op}`);
     let result: number;
-    if (op === OP.READ) result = device.readResult(command.offset, bytes);
+    if (this.#options.isGone?.(device)) result = 1;
+    else if (op === OP.READ) result = device.readResult(command.offset, bytes);
     else if (op === OP.WRITE) {
       // A power cut in the midst of a write through to the medium leaves any part of it.
       const through = (command.flags & FLAG_FUA) !== 0 && this.#options.fuse.left !== 0;
@@ -335,7 +362,7 @@ export class Driver {
     this.commands++;
     if (this.trace) {
       const verb = ['', 'read', 'write', 'flush', 'discard'][op];
-      const where = `volume ${command.device / MEMBERS_MAX} ${command.offset}+${length} for ${ticket.id}`;
+      const where = `volume ${Math.floor(command.device / MEMBERS_MAX)}.${command.device % MEMBERS_MAX} ${command.offset}+${length} for ${ticket.id}`;
       const what = op === OP.READ || op === OP.WRITE ? ` ${explain(bytes)}` : '';
       this.trace(`  ${verb} ${where}${result ? ` FAILS ${result}` : ''}${what}`);
     }
@@ -361,6 +388,12 @@ export class Driver {
     }
     ticket.onEnd?.(ticket);
     if (this.#options.random.chance(this.#options.eagerness)) this.#poll();
+  }
+
+  /** What tickets wait for may have come. */
+  progressed(): void {
+    for (const waiting of this.#waiting) waiting.parked = false;
+    this.#progress();
   }
 
   #progress(): void {

@@ -27,7 +27,12 @@ export type Op =
   | 'grow'
   | 'fault'
   | 'flip'
-  | 'calm';
+  | 'calm'
+  | 'lose'
+  | 'bring'
+  | 'rebuild'
+  | 'scrub'
+  | 'rot';
 
 export interface Step {
   readonly op: Op;
@@ -46,7 +51,19 @@ export interface Step {
   readonly seed: number;
 }
 
-export type Trouble = 'none' | 'failing' | 'damage';
+/** `rot`: members hold wrong bytes, never so many that a level cannot do without them. */
+export type Trouble = 'none' | 'failing' | 'damage' | 'rot';
+
+/** What a storage volume is made of. */
+export interface Raid {
+  readonly level: number;
+  readonly members: number;
+  readonly strip: number;
+  readonly segmentBlocks: number;
+}
+
+/** Seeds from here on make worlds of RAID volumes; those below mean what they meant before there were any. */
+export const RAID_SEEDS = 1_000_000_000;
 
 export interface Setup {
   readonly segmentBlocks: number;
@@ -73,6 +90,8 @@ export interface Setup {
   };
   readonly trouble: Trouble;
   readonly snapshotsMax: number;
+  /** Of each storage volume; left out: all are single devices. */
+  readonly raid?: readonly Raid[];
 }
 
 export interface History {
@@ -126,6 +145,11 @@ const USUAL: Readonly<Record<Op, number>> = {
   fault: 0,
   flip: 0,
   calm: 0,
+  lose: 0,
+  bring: 0,
+  rebuild: 0,
+  scrub: 0,
+  rot: 0,
 };
 
 const OPS = Object.keys(USUAL) as Op[];
@@ -202,7 +226,65 @@ export function makeHistory(seed: number): History {
       steps.push({ op, a, at, count: random.below(4), flag: CUT_KILL, wait: true, turns: 0, seed: random.word() });
     }
   }
-  return { seed, setup, steps };
+  return seed >= RAID_SEEDS ? withMembers({ seed, setup, steps }, random) : { seed, setup, steps };
+}
+
+const LEVELS = { single: 0, raid0: 1, raid1: 2, raid5: 3, raid6: 4, raid10: 5 } as const;
+
+/** The same history on storage volumes of several members, some of which go, come back, rot and are rebuilt. */
+function withMembers(history: History, random: Random): History {
+  const trouble: Trouble = random.pick(['none', 'none', 'failing', 'rot', 'rot'] as const);
+  const only = random.chance(0.5) ? random.pick([LEVELS.raid1, LEVELS.raid5, LEVELS.raid6, LEVELS.raid10] as const) : undefined;
+  const raid = history.setup.segments.map((): Raid => {
+    const level =
+      only ??
+      random.pick([
+        LEVELS.single,
+        LEVELS.raid0,
+        LEVELS.raid1,
+        LEVELS.raid1,
+        LEVELS.raid5,
+        LEVELS.raid5,
+        LEVELS.raid6,
+        LEVELS.raid6,
+        LEVELS.raid10,
+      ]);
+    const members = [1, random.between(2, 3), random.between(2, 3), random.between(3, 5), random.between(4, 6), 4][level] as number;
+    const strip = level === LEVELS.single ? 1 : random.pick([1, 1, 1, 2, 4]);
+    const columns = [1, members, 1, members - 1, members - 2, members / 2][level] as number;
+    const stripe = columns * strip;
+    const least = Math.max(Math.ceil(8 / stripe), 3);
+    return { level, members, strip, segmentBlocks: stripe * random.between(least, Math.max(least, Math.floor(24 / stripe))) };
+  });
+  const often = random.pick([0.03, 0.06, 0.12]);
+  const steps: Step[] = [];
+  for (const given of history.steps) {
+    // Faults and damage are drawn anew: what fits single devices would cost more members than a level can do without.
+    const step = given.op === 'fault' || given.op === 'flip' ? { ...given, op: 'read' as const } : given;
+    steps.push(step);
+    if (!random.chance(often)) continue;
+    const op = random.pick([
+      'lose',
+      'lose',
+      'bring',
+      'rebuild',
+      'rebuild',
+      'scrub',
+      ...(trouble === 'rot' ? (['rot', 'rot', 'rot', 'scrub'] as const) : []),
+      ...(trouble === 'failing' ? (['fault', 'fault', 'calm'] as const) : []),
+    ] as const);
+    steps.push({
+      op,
+      a: random.word(),
+      at: random.word(),
+      count: random.chance(0.5) ? 0 : random.below(30),
+      flag: random.word(),
+      wait: random.chance(0.4),
+      turns: random.pick([0, 2, 10]),
+      seed: random.word(),
+    });
+  }
+  return { seed: history.seed, setup: { ...history.setup, trouble, raid }, steps };
 }
 
 function makeSetup(random: Random, trouble: Trouble, theme: string): Setup {

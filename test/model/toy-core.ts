@@ -380,6 +380,8 @@ export function makeToyCore(bug: Bug = 'none'): CoreExports {
     memory,
     exchange: () => EXCHANGE,
     configure: () => 0,
+    scrubCancel: () => undefined,
+    volumeTolerates: () => 0,
     volumeAdd: (id, _level, _members, _strip, segmentBlocks, segmentCount, dataOffset) => {
       if (opened) return 13;
       places.push({ id, block: blocksTotal, offset: dataOffset, blocks: segmentBlocks * segmentCount });

@@ -10,7 +10,7 @@
 //   LIMIT      a rollback (chains are bounded)
 //
 // And after a power cut, or a death of the process, what is read back must be a cut through the order of the changes (src/testing/model.ts).
-import { EPOCH_NOW, KIND, OPERATION, SPACE_NONE } from '../../src/core/exports.ts';
+import { EPOCH_NOW, KIND, MEMBER, OPERATION, SPACE_NONE } from '../../src/core/exports.ts';
 import type { CoreExports } from '../../src/core/exports.ts';
 import { MEMBERS_MAX } from '../../src/core/plan.ts';
 import { type Change, type ModelSnapshot, type ModelSource, type Observation, ReferenceModel } from '../../src/testing/model.ts';
@@ -18,7 +18,7 @@ import { Random } from '../../src/testing/random.ts';
 import { BlockArena, SimulatedDevice } from '../../src/testing/simulated-device.ts';
 import { Instances } from './instances.ts';
 import { Driver, PowerCut, Ticket, Violation } from './driver.ts';
-import { CUT_KILL, DAMAGES, FAILURES, type History, makeHistory, type Setup, type Step } from './history.ts';
+import { CUT_KILL, DAMAGES, FAILURES, type History, makeHistory, type Raid, type Setup, type Step } from './history.ts';
 
 const SECTOR = 512;
 const BLOCK = 4096;
@@ -66,6 +66,23 @@ interface Place {
   readonly id: number;
   readonly device: number;
 }
+
+/** A member as the catalogue has it, which is always durable, and what became of its device. */
+interface MemberState {
+  readonly device: SimulatedDevice;
+  state: 'online' | 'out' | 'rebuilding';
+  /** It does not answer. */
+  gone: boolean;
+  /** It goes after so many commands; −1: it stays. */
+  goesIn: number;
+  /** Some of its bytes are wrong since the last scrub. */
+  rotten: boolean;
+  /** How often it was begun to be filled. A rebuild is of one filling: what was written between two of them it need not have met. */
+  filling: number;
+}
+
+const SINGLE: Raid = { level: 0, members: 1, strip: 1, segmentBlocks: 0 };
+const PLANT_STALE_TRUSTED = 67;
 
 interface SourceRecord {
   readonly space: number;
@@ -116,6 +133,8 @@ export function runHistory(core: WebAssembly.Module | Instances | undefined, his
 
 /** Damage was found and said when the log was opened: nothing more to see. */
 class Ended extends Error {}
+/** What nobody had flushed was on one member after a crash, and that went before an open for writing put it on the others. */
+class TailLost extends Error {}
 
 class World {
   at = -1;
@@ -129,6 +148,9 @@ class World {
   readonly #random = new Random(1);
   readonly #model: ReferenceModel;
   readonly #devices: SimulatedDevice[] = [];
+  /** The members of each storage volume. */
+  readonly #groups: MemberState[][] = [];
+  readonly #memberOf = new Map<SimulatedDevice, MemberState>();
   /** The catalogue: which storage volumes the log has, in order. Kept by the host, always durable. */
   #assigned: Place[] = [];
   #nextVolume = 0;
@@ -170,15 +192,18 @@ class World {
     const { setup, steps } = this.#history;
     this.#random.reseed(this.#history.seed ^ 0x5bd1e995);
     if (setup.trouble === 'damage') this.#model.keptGroups = 16;
-    setup.segments.forEach((segments) => {
-      const device = new SimulatedDevice({
-        sizeBytes: 2 * DATA_OFFSET + segments * setup.segmentBlocks * BLOCK,
-        random: this.#random,
-        arena,
-      });
-      this.#devices.push(device);
+    setup.segments.forEach((_, group) => {
+      const raid = this.#raid(group);
       const use = this.#random.below(3); // zeros, rubbish, some rubbish
-      if (use) device.scribble(use === 1 ? 1 : 0.3);
+      const members = Array.from({ length: raid.members }, () => {
+        const device = new SimulatedDevice({ sizeBytes: this.#rootBack(group) + DATA_OFFSET, random: this.#random, arena });
+        this.#devices.push(device);
+        if (use) device.scribble(use === 1 ? 1 : 0.3);
+        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false, filling: 0 };
+        this.#memberOf.set(device, member);
+        return member;
+      });
+      this.#groups.push(members);
     });
     for (let i = 0; i < setup.assigned; i++) this.#assign();
     this.#create();
@@ -221,6 +246,8 @@ class World {
       readOnly,
       plant: this.#options.plant ?? 0,
       grow: () => this.#growIfSpare(0.9),
+      onFault: (handle) => this.#fault(handle),
+      isGone: (device) => this.#isGone(device),
       onBackgroundFailed: (ticket) => this.#tolerate(`background ticket of kind ${ticket.kind}`, ticket, [], true),
     });
     driver.trace = this.#options.trace;
@@ -239,11 +266,74 @@ class World {
   }
 
   #addVolume(driver: Driver, place: Place): void {
-    const device = this.#devices[place.device] as SimulatedDevice;
+    const members = this.#groups[place.device] as MemberState[];
     const segments = this.#setup.segments[place.device] as number;
-    const rootBack = DATA_OFFSET + segments * this.#setup.segmentBlocks * BLOCK;
-    const status = driver.addVolume(place.id, device, this.#setup.segmentBlocks, segments, DATA_OFFSET, 0, rootBack);
+    const raid = this.#raid(place.device);
+    const status = driver.addGroup(
+      place.id,
+      raid.level,
+      raid.strip,
+      members.map((member) => member.device),
+      raid.segmentBlocks,
+      segments,
+      DATA_OFFSET,
+      0,
+      this.#rootBack(place.device),
+    );
     if (status !== 0) throw new Violation(`volumeAdd answers ${status}`);
+    members.forEach((member, index) => {
+      // Without a member: its absence is committed first.
+      if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
+      if (member.state !== 'online')
+        driver.core.memberSet?.(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
+    });
+  }
+
+  #raid(group: number): Raid {
+    return this.#setup.raid?.[group] ?? { ...SINGLE, segmentBlocks: this.#setup.segmentBlocks };
+  }
+
+  #rootBack(group: number): number {
+    const { level, members, segmentBlocks } = this.#raid(group);
+    const columns = [1, members, 1, members - 1, members - 2, members / 2][level] as number;
+    return DATA_OFFSET + (((this.#setup.segments[group] as number) * segmentBlocks) / columns) * BLOCK;
+  }
+
+  /** Members that the level has to do without, were these lost as well. */
+  #bears(group: number, also: readonly MemberState[]): boolean {
+    const { level, members } = this.#raid(group);
+    let lost = 0;
+    (this.#groups[group] as MemberState[]).forEach((member, index) => {
+      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member))
+        lost |= 1 << index;
+    });
+    return (this.#driver as Driver).core.volumeTolerates?.(level, members, lost) === 1;
+  }
+
+  #fault(handle: number): void {
+    const driver = this.#driver as Driver;
+    const place = this.#assigned.find((other) => other.id === Math.floor(handle / MEMBERS_MAX));
+    if (!place) throw new Violation(`a member of the unknown storage volume ${Math.floor(handle / MEMBERS_MAX)} is to be faulted`);
+    const member = (this.#groups[place.device] as MemberState[])[handle % MEMBERS_MAX] as MemberState;
+    if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
+    member.state = 'out';
+    this.#event('member faulted');
+    if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
+    driver.core.memberSet?.(place.id, handle % MEMBERS_MAX, MEMBER.OUT);
+    driver.progressed();
+  }
+
+  #goneCount(): number {
+    return [...this.#memberOf.values()].filter((member) => member.gone).length;
+  }
+
+  #isGone(device: SimulatedDevice): boolean {
+    const member = this.#memberOf.get(device) as MemberState;
+    if (member.goesIn >= 0 && member.goesIn-- === 0) {
+      member.gone = true;
+      this.#event('member lost');
+    }
+    return member.gone;
   }
 
   #end(): void {
@@ -295,6 +385,7 @@ class World {
   /** Opens. When it is damaged, says so, and may, the history ends. */
   #open(readOnly: boolean): void {
     for (let attempt = 0; ; attempt++) {
+      const lostBefore = this.events.get('member lost') ?? 0;
       const driver = this.#start(readOnly);
       this.#identity(driver, false);
       const ticket = driver.run(KIND.OPEN, readOnly ? 1 : 0);
@@ -308,7 +399,8 @@ class World {
         throw new Ended();
       }
       const device = ticket.code === IO || ticket.code === NO_SPACE || ticket.code === READ_ONLY;
-      if (!device || attempt > 0 || this.#fired() === this.#firedBefore)
+      const lost = this.events.get('member lost') ?? 0;
+      if (!device || attempt > 1 || (this.#fired() === this.#firedBefore && lost === lostBefore))
         throw new Violation(`open fails with ${ticket.code} (${ticket.place})`);
       this.#event('open failed for a device');
       this.#disarm();
@@ -335,17 +427,30 @@ class World {
       }
       try {
         let earlier: Uint32Array | undefined;
+        const gone = this.#goneCount();
         if (this.#random.chance(0.1)) {
           this.#open(true);
           this.#event('read-only open after a cut');
-          this.#observe();
-          earlier = this.#observed.values.slice(0, this.#model.unitsUsed);
+          this.#goneAtOpen = gone;
+          try {
+            this.#observe();
+            earlier = this.#observed.values.slice(0, this.#model.unitsUsed);
+          } catch (error) {
+            if (!(error instanceof TailLost)) throw error;
+            this.#event('a tail went with its member');
+          }
+          this.#goneAtOpen = -1;
           this.#end();
         }
         this.#open(false);
         this.#volumes();
         this.#observe();
-        if (earlier && this.#setup.trouble === 'none' && earlier.some((value, unit) => value !== this.#observed.values[unit])) {
+        if (
+          earlier &&
+          this.#setup.trouble === 'none' &&
+          gone === this.#goneCount() &&
+          earlier.some((value, unit) => value !== this.#observed.values[unit])
+        ) {
           throw new Violation('P2: a read-only open and the open for writing after it find different states');
         }
         this.#lie(this.#model.groups);
@@ -592,12 +697,20 @@ class World {
         if (this.#setup.trouble === 'damage' && this.#assigned.length < 2) return;
         if (this.#setup.trouble === 'damage' && this.#armed++ > 1) return;
         const count = kind === 'writeLost' ? 1 + (step.at % 12) : this.#setup.trouble === 'failing' ? 1 + (step.at % 3) : 1;
-        (this.#devices[place.device] as SimulatedDevice).arm(kind, step.count, count);
+        const members = this.#groups[place.device] as MemberState[];
+        const member = members[(step.flag >>> 8) % members.length] as MemberState;
+        if (this.#setup.raid && this.#raid(place.device).level > 1) {
+          // A request that fails costs a member when it is a write: so many can be borne.
+          if (kind === 'full' || !this.#bears(place.device, [member])) return;
+        }
+        member.device.arm(kind, step.count, count);
         return;
       }
       case 'flip': {
         if (this.#assigned.length < 2) return;
-        const device = this.#devices[(this.#assigned[step.a % this.#assigned.length] as Place).device] as SimulatedDevice;
+        const { device } = (
+          this.#groups[(this.#assigned[step.a % this.#assigned.length] as Place).device] as MemberState[]
+        )[0] as MemberState;
         const block = (step.flag & 0x300) !== 0 ? device.pickRecent(64) : device.pickWritten();
         if (block < 0) return;
         this.#flipped = true;
@@ -609,7 +722,136 @@ class World {
       }
       case 'calm':
         this.#disarm();
+        return;
+      case 'lose':
+      case 'bring':
+      case 'rebuild':
+      case 'scrub':
+      case 'rot':
+        this.#members(step);
     }
+  }
+
+  // ---- members ----
+
+  /** Members that were gone when a log with an unmended tail was opened for reading; −1: it is not. */
+  #goneAtOpen = -1;
+  /** Members that went away so far; they may be back again. */
+  #losses = 0;
+
+  #members(step: Step): void {
+    const driver = this.#driver as Driver;
+    const place = this.#assigned[step.a % this.#assigned.length] as Place;
+    const group = this.#groups[place.device] as MemberState[];
+    const index = (step.flag >>> 8) % group.length;
+    const member = group[index] as MemberState;
+    if (step.op === 'scrub') {
+      const report = (step.flag & 7) === 0;
+      if (this.#setup.trouble === 'rot') this.#settle(); // alone, so that all of it is on the devices
+      const rotten = [...this.#memberOf.values()].filter((other) => other.rotten && !other.gone && other.state === 'online');
+      const clean = rotten.length === 0 && !this.#hurt();
+      const losses = this.#losses;
+      this.#go(
+        driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0),
+        { ...step, wait: step.wait || this.#setup.trouble === 'rot' },
+        (ticket) => {
+          if (ticket.state !== 'done') return this.#tolerate('scrub', ticket, [], true);
+          const found = this.#findings();
+          this.#event(report ? 'scrub that reports' : 'scrub');
+          if (found.damage) throw new Violation(`scrub cannot mend ${found.damage}`);
+          if (found.healed && clean && losses === this.#losses && !this.#hurt())
+            throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
+          if (found.healed) this.#event('scrub mended');
+          if (!report) for (const other of rotten) if (other.state === 'online' && !other.gone) other.rotten = false;
+        },
+      );
+      return;
+    }
+    if (this.#raid(place.device).level < 2) return;
+    if (step.op === 'lose') {
+      if (member.gone || member.goesIn >= 0 || !this.#bears(place.device, [member])) return;
+      member.goesIn = step.count;
+      this.#losses++;
+      return;
+    }
+    if (step.op === 'rot') {
+      if (member.gone || member.state !== 'online' || (!member.rotten && !this.#bears(place.device, [member]))) return;
+      const block = (step.flag & 0x60000) !== 0 ? member.device.pickRecent(64) : member.device.pickWritten();
+      if (block < 0) return;
+      member.rotten = true;
+      this.#event('rot');
+      if (step.flag & 1) member.device.flip(block * BLOCK + (step.at % BLOCK), (step.flag >>> 4) & 7);
+      else if (!member.device.regress(block)) member.device.flip(block * BLOCK + (step.at % 512), (step.flag >>> 4) & 7);
+      return;
+    }
+    // A member that is out comes back as it was, or another takes its place; in the end it is rebuilt.
+    const away = group.findIndex((other) => other.gone || other.state !== 'online');
+    if (away < 0) return;
+    const back = group[away] as MemberState;
+    if (step.op === 'bring') {
+      if (!back.gone) return;
+      back.gone = false;
+      this.#event(back.state === 'online' ? 'member back unnoticed' : 'member back');
+      return;
+    }
+    if (back.state === 'online') return;
+    if (back.gone) back.gone = false;
+    else if (back.state === 'out' && step.flag & 1) back.device.scribble();
+    if (this.#options.plant === PLANT_STALE_TRUSTED) {
+      back.state = 'online';
+      driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
+      return;
+    }
+    back.rotten = false;
+    back.device.disarm();
+    back.state = 'rebuilding';
+    const filling = ++back.filling;
+    driver.core.memberSet?.(place.id, away, MEMBER.REBUILDING);
+    this.#event('rebuild begun');
+    const ticket = driver.submit(KIND.SCRUB, place.id, 2);
+    this.#go(ticket, step, (ended) => {
+      if (ended.state !== 'done') return this.#tolerate('rebuild', ended, [], true);
+      const found = this.#findings();
+      if (found.damage) throw new Violation(`rebuild cannot mend ${found.damage}`);
+      if (back.state !== 'rebuilding' || back.filling !== filling || back.gone || !this.#assigned.includes(place)) return;
+      back.state = 'online';
+      driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
+      this.#event('rebuilt');
+      if (step.flag & 16 && !this.#hurt()) this.#rebuiltWell(place.id);
+    });
+  }
+
+  /** A member that was rebuilt is what it should be: a scrub finds nothing. */
+  #rebuiltWell(volume: number): void {
+    const driver = this.#driver as Driver;
+    const losses = this.#losses;
+    const ticket = driver.submit(KIND.SCRUB, volume, 1);
+    this.#go(ticket, { ...QUIET, wait: false }, (ended) => {
+      if (ended.state !== 'done') return this.#tolerate('scrub', ended, [], true);
+      const found = this.#findings();
+      if (found.damage) throw new Violation(`scrub after a rebuild cannot mend ${found.damage}`);
+      if (found.healed && losses === this.#losses && !this.#hurt())
+        throw new Violation(`P4: a member was rebuilt, and is not what it should be: ${found.healed}`);
+      this.#event('rebuilt well');
+    });
+  }
+
+  /** May a scrub find something that differs? Requests that a device failed, wrong bytes, and members that do not answer are all that excuses it. */
+  #hurt(): boolean {
+    return this.#fired() > 0 || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten);
+  }
+
+  /** What a scrub, rebuild or check said: rows that were mended, and places where that was not possible. */
+  #findings(): { healed: string; damage: string } {
+    const driver = this.#driver as Driver;
+    const found = { healed: '', damage: '' };
+    while (driver.core.problemTake() !== 0) {
+      const view = driver.view();
+      const text = `code ${view.getUint32(0, true)} volume ${view.getUint32(4, true)} block ${view.getUint32(8, true)} kind ${view.getUint32(12, true)} offset ${view.getFloat64(16, true)}`;
+      if (view.getUint32(0, true) === 0) found.healed ||= text;
+      else found.damage ||= text;
+    }
+    return found;
   }
 
   /** Follows a ticket to its end, now or later. */
@@ -851,7 +1093,7 @@ class World {
   // ---- the host's part ----
 
   #assign(): Place | undefined {
-    const free = this.#devices.findIndex((_, device) => !this.#assigned.some((place) => place.device === device));
+    const free = this.#groups.findIndex((_, device) => !this.#assigned.some((place) => place.device === device));
     if (free < 0) return undefined;
     const place = { id: this.#nextVolume++, device: free }; // the pool never uses an id again
     this.#assigned.push(place);
@@ -876,11 +1118,13 @@ class World {
       if (driver.core.volumeState(place.id) !== 3) continue;
       this.#assigned.splice(this.#assigned.indexOf(place), 1);
       this.#event('volume released');
-      const device = this.#devices[place.device] as SimulatedDevice;
-      driver.devices.delete(place.id * MEMBERS_MAX);
       const next = this.#random.below(8);
-      if (next === 0) device.clear();
-      else if (next > 1) device.scribble();
+      (this.#groups[place.device] as MemberState[]).forEach((member, index) => {
+        driver.devices.delete(place.id * MEMBERS_MAX + index);
+        if (next === 0) member.device.clear();
+        else if (next > 1) member.device.scribble();
+        Object.assign(member, { state: 'online', gone: false, goesIn: -1, rotten: false });
+      });
       if (!this.#finishing && this.#random.chance(0.1)) throw new PowerCut(); // between the catalogue and the log
       const status = driver.core.volumeRemove(place.id);
       if (status !== 0) throw new Violation(`volumeRemove answers ${status}`);
@@ -920,7 +1164,10 @@ class World {
       const buffer = this.#buffer(count * SECTOR);
       const ticket = driver.run(KIND.READ, space, epoch, at * SECTOR, count * SECTOR, buffer);
       if (ticket.state === 'done') this.#stamps(`P3: ${what} at sector ${at}`, buffer, count, firstUnit + at, values);
-      else this.#tolerate(`read of ${what} at sector ${at}`, ticket, [], false);
+      else if (this.#goneAtOpen >= 0 && this.#goneAtOpen < this.#goneCount() && (ticket.code === CORRUPT || ticket.code === IO)) {
+        this.#goneAtOpen = -1;
+        throw new TailLost();
+      } else this.#tolerate(`read of ${what} at sector ${at}`, ticket, [], false);
       this.#release(buffer);
       return ticket.state === 'done';
     };
@@ -1065,6 +1312,7 @@ class World {
     const problem = `code ${view.getUint32(0, true)} volume ${view.getUint32(4, true)} block ${view.getUint32(8, true)} kind ${view.getUint32(12, true)}`;
     while (driver.core.problemTake() !== 0);
     if (this.#fired() > this.#firedBefore) return; // it may be a request that a device failed
+    if ([...this.#memberOf.values()].some((member) => member.gone || member.rotten)) return; // a copy that is not there, or wrong
     if (!this.#isDamaged()) throw new Violation(`check reports a problem where there is none: ${problem}`);
     this.#event('damage found by check');
   }

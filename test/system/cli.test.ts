@@ -265,7 +265,7 @@ describe('the command line', () => {
       ['init', pool, '--volume-size'],
       ['init', pool, '--volume-size', 'big'],
       ['init', pool, '--volume-size', '1KiB'],
-      ['init', pool, '--raid', '5'],
+      ['init', pool, '--raid', '5', '--strip-size', 'big'],
       ['init', pool, '--raid', '7'],
       ['create', pool],
       ['create', `${pool}/v`],

@@ -1,6 +1,17 @@
 // The format as docs/FORMAT.md has it: a reader written from that text alone (test/format/reader.py) finds in real pools what Varve finds, bit for bit.
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -85,6 +96,8 @@ function noise(length: number, seed: number): Buffer {
   return bytes;
 }
 
+/** Which member a file is, from its label. */
+const memberOf = (path: string): number => readFileSync(path)[98] as number;
 const byKey = (a: Digest, b: Digest): number => (keyOf(a) < keyOf(b) ? -1 : 1);
 const keyOf = ({ snapshot, source }: { snapshot: string | null; source: string }): string => JSON.stringify([snapshot, source]);
 
@@ -457,6 +470,49 @@ describe('the reader written from FORMAT.md', () => {
       });
     }
   });
+
+  it.each([
+    ['0', 2, 0, '64KiB'],
+    ['1', 2, 1, '4KiB'],
+    ['5', 3, 1, '4KiB'],
+    ['5', 4, 1, '16KiB'],
+    ['6', 4, 2, '4KiB'],
+    ['6', 6, 2, '8KiB'],
+    ['10', 4, 2, '4KiB'],
+  ] as const)(
+    'reads RAID %s over %i: closed, broken off, and without %i members (strips of %s)',
+    async (level, members, lost, stripSize) => {
+      const path = fresh();
+      const pool = await StoragePool.init(path, { raid: level, members, stripSize, volumeSize: '16MiB' });
+      const volume = await pool.createVolume('v', { size: '4MiB' });
+      const random = new Random(100 + members);
+      for (let step = 0; step < 60; step++) {
+        const offset = random.below(1000) * 4096;
+        if (random.chance(0.8)) await volume.write(offset, noise(4096 * (1 + random.below(20)), random.word() | 1));
+        else await volume.discard(offset, 4096 * (1 + random.below(20)));
+        if (random.chance(0.4)) await volume.flush();
+        if (step % 20 === 10) await volume.snapshot(`s${step}`);
+      }
+      await volume.flush();
+      const crashed = fresh();
+      cpSync(path, crashed, { recursive: true });
+      rmSync(join(crashed, 'pool.json'), { force: true });
+      await pool.close();
+      const states = await expectAlike(path);
+      expect(states).toHaveLength(4);
+      expect(digests(crashed).sort(byKey)).toEqual(states);
+      const files = readdirSync(path)
+        .filter((name) => name.endsWith('.varve'))
+        .toSorted();
+      expect(files).toHaveLength(members);
+      // Of a mirror's pairs one each: which file is which member only its label says.
+      const gone = level === '10' ? files.filter((name) => memberOf(join(path, name)) % 2 === 0) : files.slice(0, lost);
+      for (const name of gone) rmSync(join(path, name));
+      expect(digests(path).sort(byKey)).toEqual(states);
+      rmSync(path, { recursive: true });
+      rmSync(crashed, { recursive: true });
+    },
+  );
 
   it('finds flipped bits, and reads on where there is a second copy', () => {
     const pool = fresh();

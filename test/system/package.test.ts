@@ -23,10 +23,10 @@ const KIB = 1024;
  * What somebody pays for an entry with everything in it, minified and gzipped. The bar for `varve/opfs` is 60 KiB: these keep what was reached
  * (docs/DESIGN.md, known shortfalls).
  */
-const ENTRY_GZIP_MAX = 68 * KIB;
-const OPFS_GZIP_MAX = 77 * KIB;
-const SLIM_GZIP_MAX = 32 * KIB;
-const TARBALL_MAX = 300 * KIB;
+const ENTRY_GZIP_MAX = 81 * KIB; // the core with RAID is 40.6 of it
+const OPFS_GZIP_MAX = 83 * KIB; // the core without RAID is 32.7 of it
+const SLIM_GZIP_MAX = 38 * KIB;
+const TARBALL_MAX = 470 * KIB; // two cores, each inlined and as a file
 
 interface Packed {
   readonly filename: string;
@@ -87,7 +87,7 @@ const RUN = `const tell = (text) => (typeof WorkerGlobalScope === 'undefined' ? 
 const TOLD = { clean: true, code: 'VARVE_NOT_FOUND', ranges: [0, 102_400, 'data'] };
 const APP = `import { MemoryDevice, replicate, restore, StoragePool, VarveError } from 'varve';
 ${RUN}`;
-const SLIM = `import core from 'varve/core.wasm';
+const SLIM = `import core from 'varve/core.raid.wasm';
 import { MemoryDevice, replicate, restore, StoragePool, useCore, VarveError } from 'varve/slim';
 useCore(core);
 ${RUN}`;
@@ -125,6 +125,7 @@ describe('the tarball', () => {
         'README.md',
         'dist/chunks/chunk-HASH.js',
         'dist/cli.js',
+        'dist/core.raid.wasm',
         'dist/core.wasm',
         'dist/index.js',
         'dist/node.js',
@@ -150,7 +151,7 @@ describe('the tarball', () => {
   it('is taken by publint and by are-the-types-wrong without a word', () => {
     execFileSync(join(BIN, 'publint'), ['run', tarball, '--strict'], { stdio: ['ignore', 'pipe', 'inherit'] });
     // ESM only. `core.wasm` is no module that has types: what a bundler makes of it is the bundler's business.
-    const args = [tarball, '--profile', 'esm-only', '--exclude-entrypoints', './core.wasm', '--format', 'json'];
+    const args = [tarball, '--profile', 'esm-only', '--exclude-entrypoints', './core.wasm', './core.raid.wasm', '--format', 'json'];
     const child = spawnSync(join(BIN, 'attw'), args, { encoding: 'utf8' });
     expect(child.status, child.stdout + child.stderr).toBe(0);
   });

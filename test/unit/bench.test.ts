@@ -84,10 +84,24 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   reopen: {
     reopen: 'a59e6ec77d6388fc',
   },
+  raid: {
+    'raid.parity': '704b549bd9eb3485',
+    'raid.parityPQ': '704b549bd9eb3485',
+    'raid.write0': '5d600f21a5ead93c',
+    'raid.write1': '5d600f21a5ead93c',
+    'raid.write5': '5d600f21a5ead93c',
+    'raid.degraded5': '5d600f21a5ead93c',
+    'raid.rebuild5': '5d600f21a5ead93c',
+    'raid.write6': '5d600f21a5ead93c',
+    'raid.degraded6': '5d600f21a5ead93c',
+    'raid.rebuild6': '5d600f21a5ead93c',
+    'raid.write10': '5d600f21a5ead93c',
+    'raid.padding': '7fa54663fa8bd044',
+  },
 };
 
 describe('benches at toy size', () => {
-  const core = new Uint8Array(readFileSync(`${ROOT}build/core.wasm`));
+  const core = new Uint8Array(readFileSync(`${ROOT}build/core.raid.wasm`));
 
   test('every file in bench/ is a question that is asked', () => {
     const files = readdirSync(`${ROOT}bench`).filter((file) => file.endsWith('.ts') && !['main.ts', 'questions.ts'].includes(file));

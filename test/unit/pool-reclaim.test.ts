@@ -64,11 +64,18 @@ describe('space given back when a pool is closed', () => {
     await again.close();
   });
 
-  it('hits nothing in use, over many sessions of writes, trims, snapshots, rollbacks and compactions', { timeout: 60_000 }, async () => {
-    for (const seed of [1, 2, 3]) {
+  it.each([
+    ['single', [3, 2, 2], [1, 2, 3]],
+    ['1', [6, 6], [4]],
+    ['5', [4, 4, 4], [5, 6]],
+    ['6', [4, 4, 4, 4], [7]],
+    ['10', [4, 4, 4, 4], [8]],
+  ] as const)('RAID %s: hits nothing in use, over many sessions', { timeout: 60_000 }, async (level, sizes, seeds) => {
+    for (const seed of seeds) {
       const random = new Random(seed);
-      const devices: Forgetful[] = [new Forgetful('3MiB'), new Forgetful('2MiB'), new Forgetful('2MiB')];
-      const options = { discard: true, segmentBlocks: 16, geometry: { leafBlocks: 16, checkpointEntries: 64 } };
+      const devices = sizes.map((size) => new Forgetful(`${size}MiB`));
+      const raid = level === 'single' ? {} : { raid: level, stripSize: '4KiB' };
+      const options = { discard: true, segmentBlocks: 16, geometry: { leafBlocks: 16, checkpointEntries: 64 }, ...raid };
       const model = new Uint8Array(2 * MIB);
       const snapshots = new Map<string, Uint8Array>();
       const pool = await DevicePool.create(devices.map(bound), options);

@@ -1,10 +1,6 @@
 // What the tests of the table and of std share: the planted test build of the core (made once, when its sources are newer),
 // a seeded random source, and a naive model of the table.
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-
-const root = fileURLToPath(new URL('../..', import.meta.url));
+import { testingModule } from './testing-module.ts';
 
 export interface TableCore {
   memory: WebAssembly.Memory;
@@ -97,53 +93,9 @@ export interface TableCore {
   putMany(space: number, volume: number, records: number, count: number, sequence: number): void;
 }
 
-function newest(directory: string): number {
-  return Math.max(
-    ...readdirSync(directory, { withFileTypes: true }).map((entry) =>
-      entry.isDirectory() ? newest(`${directory}/${entry.name}`) : statSync(`${directory}/${entry.name}`).mtimeMs,
-    ),
-  );
-}
-
 /** Compiles assembly/testing/table.ts unless it is up to date; returns the module. */
 export function tableModule(planted = true): WebAssembly.Module {
-  const out = `${root}build/table${planted ? '.planted' : ''}.wasm`;
-  const sources = Math.max(...['std', 'table', 'testing'].map((part) => newest(`${root}assembly/${part}`)));
-  if (!existsSync(out) || statSync(out).mtimeMs < sources) {
-    mkdirSync(`${root}build`, { recursive: true });
-    const temporary = `${out}.${crypto.randomUUID()}.wasm`;
-    execFileSync(
-      process.execPath,
-      [
-        `${root}node_modules/assemblyscript/bin/asc.js`,
-        'assembly/testing/table.ts',
-        '--config',
-        'none',
-        '--runtime',
-        'stub',
-        '-O3',
-        '--shrinkLevel',
-        '1',
-        '--enable',
-        'simd',
-        '--enable',
-        'bulk-memory',
-        '--use',
-        `PLANTS=${planted ? 1 : 0}`,
-        '--use',
-        'CHECKED=0',
-        '--initialMemory',
-        '4',
-        '--maximumMemory',
-        '65536',
-        '-o',
-        temporary,
-      ],
-      { cwd: root, stdio: 'inherit' },
-    );
-    renameSync(temporary, out);
-  }
-  return new WebAssembly.Module(readFileSync(out));
+  return testingModule('table', planted);
 }
 
 /** A fresh core, its arena initialised. Memory grows as ensure() is asked. */

@@ -1,0 +1,33 @@
+import type { DirectoryPool } from '../pool/directory.ts';
+import { shown } from './output.ts';
+import { UsageError } from './parse.ts';
+import { withPool, type Verb } from './verb.ts';
+
+export const replace: Verb = {
+  name: 'replace',
+  usage: 'replace POOL --volume ID --device OLD [NEW] [--force]',
+  summary: 'puts a device in the place of a member, failed or living, and fills it',
+  details: [
+    'NEW may be OLD: what is there is made anew. Without NEW it is a file in the pool directory. OLD is a path as `status` shows it, or a uuid.',
+    'Cut off, it goes on when the pool is next opened for writing.',
+  ],
+  options: {
+    volume: { kind: 'count', value: 'ID', help: 'the storage volume' },
+    device: { kind: 'text', value: 'OLD', help: 'the member that goes' },
+    force: { kind: 'flag', help: 'take a device that has something on it' },
+  },
+  positionals: [1, 2],
+  async run(args, { output }) {
+    const volume = args.number('volume');
+    const old = args.text('device');
+    if (volume === undefined || old === undefined) throw new UsageError('--volume and --device are missing: say which member goes');
+    const path = args.count > 1 ? args.at(1) : undefined;
+    const onProgress = (done: number, total: number): void => output.progress('rebuilding', done, total);
+    await withPool(args.at(0), args.without('device'), 'write', (pool) =>
+      (pool as DirectoryPool).replaceDevice(volume, old, path, { force: args.has('force'), onProgress }),
+    );
+    await output.result({ volume, old, new: path ?? null }, [
+      `storage volume ${volume}: ${shown(path ?? 'a new file')} is in the place of ${shown(old)}, and whole`,
+    ]);
+  },
+};
