@@ -21,7 +21,7 @@ import {
   LIST_BYTES, LIST_STRIDE, O_END, O_FLAGS, O_LISTS, O_META, O_NEXT_FILL, O_STREAMS, STREAM_BYTES, S_LIST_COUNT, S_OPEN_CHAIN, S_OPEN_FILL,
   S_OPEN_SEGMENT, S_OPEN_SLOT, S_OPEN_VOLUME, S_START_CHAIN, S_START_FILL, S_START_SEGMENT, S_START_SLOT, S_START_VOLUME,
 } from '../format/root';
-import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableMove, tablePut, tableRecount, tableTrim } from '../table/index';
+import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableExpect, tableMove, tablePut, tableRecount, tableTrim, tableWarm } from '../table/index';
 import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS,
   V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks,
@@ -738,6 +738,11 @@ function apply(which: u32, at: usize): u32 {
     }
     let entries = header ? <u32>load<u16>(header, R_ENTRIES) : blocks;
     let place = block + 1;
+    if (RAID) { // the smaller core does without: it has no room for it
+      let entry = header ? header + RECORD_FIXED_BYTES : footerEntry + ENTRY_BYTES;
+      for (let i: u32 = 0; i < entries; i++, entry += ENTRY_BYTES) tableExpect(entrySpace(entry), entryBlock(entry));
+      tableWarm();
+    }
     for (let i: u32 = 0; i < entries; i++) {
       let entry = header ? header + RECORD_FIXED_BYTES + i * ENTRY_BYTES : footerEntry + (1 + i) * ENTRY_BYTES;
       let space = entrySpace(entry);
