@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { StorageDevice } from '../../src/device/device.ts';
+import type { StorageDevice, WriteOptions } from '../../src/device/device.ts';
 import { StoragePool } from '../../src/node.ts';
 import { StoragePool as DevicePool } from '../../src/pool/pool.ts';
 import { Random } from '../../src/testing/random.ts';
@@ -200,8 +200,8 @@ class Plug implements StorageDevice {
     return this.#while(() => this.#device.read(offset, into), 0);
   }
 
-  write(offset: number, from: Uint8Array): Promise<void> {
-    return this.#while(() => this.#device.write(offset, from), 1);
+  write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void> {
+    return this.#while(() => this.#device.write(offset, from, options), 1);
   }
 
   flush(): Promise<void> {

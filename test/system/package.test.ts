@@ -399,7 +399,7 @@ describe('the size of an entry, minified and gzipped', () => {
         collect(join(file, '..', specifier));
     };
     collect(join(project, 'node_modules/varve/dist/opfs.js'));
-    expect(files.size).toBeGreaterThan(1);
+    expect(files.size).toBeGreaterThan(0);
     let bytes = 0;
     for (const file of files) bytes += gzipSync(readFileSync(file), { level: 9 }).length;
     expect(bytes).toBeLessThanOrEqual(OPFS_GZIP_MAX);

@@ -109,13 +109,13 @@ export function countingCore(): CountingCore {
         'export function refuse(id: u32): void { store<u32>(cells + (id << 2), load<u32>(cells + (id << 2)) + 1); }\n' +
         'export function refusalGet(id: u32): u32 { return load<u32>(cells + (id << 2)); }\n',
     );
-    const index = join(directory, 'assembly', 'index.ts');
+    const index = join(directory, 'assembly', 'raid.ts');
     writeFileSync(index, `${readFileSync(index, 'utf8')}export { refusalGet } from './${COUNTER}';\n`);
     execFileSync(
       process.execPath,
       [
         join(ROOT, 'node_modules/assemblyscript/bin/asc.js'),
-        'assembly/index.ts',
+        'assembly/raid.ts',
         '--config',
         'none',
         '--runtime',
@@ -125,7 +125,20 @@ export function countingCore(): CountingCore {
         'simd',
         '--enable',
         'bulk-memory',
-      ].concat(['--use', 'PLANTS=0', '--use', 'CHECKED=0', '--initialMemory', '4', '--maximumMemory', '65536', '-o', wasm]),
+      ].concat([
+        '--use',
+        'PLANTS=0',
+        '--use',
+        'CHECKED=0',
+        '--use',
+        'RAID=1',
+        '--initialMemory',
+        '4',
+        '--maximumMemory',
+        '65536',
+        '-o',
+        wasm,
+      ]),
       { cwd: directory, stdio: 'inherit' },
     );
     writeFileSync(list, JSON.stringify(refusals));
