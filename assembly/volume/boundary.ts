@@ -164,7 +164,10 @@ export function volumeTolerates(level: u32, members: u32, lost: u32): u32 {
   return levelFits(level, members) && tolerates(level, members, lost) ? 1 : 0;
 }
 
-/** Begins to give a volume back. 0, or a code: it is not there, or the last. */
+/**
+ * Begins to give a volume back. 0, or a code: it is not there, or the last. The caller sees to it that the others have room right now, as canGiveVolume() does:
+ * without, checkpoints find none (NO_SPACE) until the log is closed.
+ */
 export function volumeEvacuate(id: u32): u32 {
   let volume = volumeById(id);
   if (!volume) return ERROR_NOT_FOUND;

@@ -1079,8 +1079,14 @@ class World {
     if (id < 0 && (step.flag & 1) === 1) {
       const place = this.#assigned[step.a % this.#assigned.length] as Place;
       const left = core.figure(4) - core.volumeFigure(place.id, 0);
-      // It must fit into what is left, with the reserve.
-      if (left >= 2.5 * core.figure(3) && core.figure(1) < 0.3 * (left - core.figure(3)) * (this.#setup.segmentBlocks - 2)) id = place.id;
+      // It must fit into what is left, with the reserve, and what is left must have room right now: the core itself gives no other volume.
+      const free = core.figure(2) - (core.volumeFigure(place.id, 0) - core.volumeFigure(place.id, 1));
+      if (
+        left >= 2.5 * core.figure(3) &&
+        free >= core.figure(3) &&
+        core.figure(1) < 0.3 * (left - core.figure(3)) * (this.#setup.segmentBlocks - 2)
+      )
+        id = place.id;
     }
     if (id < 0 || core.volumeState(id) !== 1) return;
     if (this.#setup.trouble === 'damage' && this.#assigned.length <= 2) return;
