@@ -5,7 +5,10 @@ import { VarveError } from '../errors.ts';
 export interface DeviceSupports {
   /** `discard` does something. */
   readonly discard: boolean;
-  /** Does a write with `fua` reach the medium by itself (`native`), or by a flush after it (`emulated`)? */
+  /**
+   * Does a write with `fua` reach the medium by itself (`native`), or by a flush after it (`emulated`)? Either way the device does what is needed: a flush of one
+   * write is asked for like that, and nothing else follows.
+   */
   readonly fua: 'native' | 'emulated';
   /** `readSync`, `writeSync` and `flushSync` are there (`SyncStorageDevice`). */
   readonly sync: boolean;

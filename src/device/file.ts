@@ -58,63 +58,43 @@ const PROMPT_MILLISECONDS = 0.1;
 const PROMPT_REST = 512;
 const PROMPT_REST_MAX = 65536;
 
-/**
- * Linux: a write on a descriptor with O_DSYNC is durable when it returns, as if fdatasync had followed for its range; one request to the thread pool and one
- * answer less. Elsewhere what such a descriptor promises is not known, and a flush follows the write.
- */
-const O_DSYNC = process.platform === 'linux' ? fs.constants.O_DSYNC : undefined;
-
-/** The same file once more, with O_DSYNC; −1 when the runtime did not pass the flag on (asked of the kernel, not of the runtime) or there is no /proc. */
-function openThrough(fd: number): number {
-  if (O_DSYNC === undefined) return -1;
-  let through: number;
-  try {
-    through = fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR | O_DSYNC);
-  } catch {
-    return -1;
-  }
-  try {
-    const flags = Number.parseInt(/^flags:\s*([0-7]+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${through}`, 'utf8'))?.[1] ?? '', 8);
-    if ((flags & O_DSYNC) === O_DSYNC) return through;
-  } catch {
-    // no fdinfo: not known, so not used
-  }
-  fs.closeSync(through);
-  return -1;
-}
-
 const NOTHING = new Uint8Array(0);
 const nobody = (): void => {};
 
 /** One read or write in as many calls as the system makes of it; then it is there for another. */
 class Transfer {
+  readonly #fd: number;
   /** Hears when it is over: with the system's error, with null when nothing came or was taken and no error said why, or with undefined. */
   readonly #over: (transfer: Transfer, error: Error | null | undefined) => void;
-  fd = -1;
   write = false;
   offset = 0;
   bytes: Uint8Array = NOTHING;
+  /** Of the bytes, when it began: a buffer that is transferred away meanwhile has none. */
+  length = 0;
   ended: (error: unknown) => void = nobody;
   done = 0;
   readonly #called = (error: Error | null, count: number): void => {
     if (error || count <= 0) return this.#over(this, error);
     this.done += count;
-    if (this.done < this.bytes.length) this.next();
+    if (this.done < this.length) this.next();
     else this.#over(this, undefined);
   };
 
-  constructor(over: (transfer: Transfer, error: Error | null | undefined) => void) {
+  constructor(fd: number, over: (transfer: Transfer, error: Error | null | undefined) => void) {
+    this.#fd = fd;
     this.#over = over;
   }
 
   next(): void {
     const { bytes, done } = this;
-    const length = Math.min(bytes.length - done, TRANSFER_BYTES_MAX);
+    const length = Math.min(this.length - done, TRANSFER_BYTES_MAX);
     try {
-      if (this.write) fs.write(this.fd, bytes, done, length, this.offset + done, this.#called);
-      else fs.read(this.fd, bytes, done, length, this.offset + done, this.#called);
+      if (bytes.length !== this.length)
+        throw new TypeError(`expected the buffer to stay as it is until the call ends, its length is ${bytes.length} now`);
+      if (this.write) fs.write(this.#fd, bytes, done, length, this.offset + done, this.#called);
+      else fs.read(this.#fd, bytes, done, length, this.offset + done, this.#called);
     } catch (error) {
-      this.#over(this, error as Error); // the buffer was transferred away before it was our turn
+      queueMicrotask(() => this.#over(this, error as Error)); // the buffer was transferred away before it was our turn
     }
   }
 }
@@ -132,8 +112,6 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   #sizeBytes: number;
   #inFlight = 0;
   #claimed = false;
-  /** −1: there is none. */
-  #throughFd: number | undefined;
   /** Transfers that the thread pool has. */
   #started = 0;
   #held: Transfer[] = [];
@@ -163,7 +141,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
     this.supports = {
       discard: !readOnly && canPunch(),
-      fua: kind === 'file' && !direct && !readOnly && O_DSYNC !== undefined ? 'native' : 'emulated',
+      fua: 'emulated',
       sync: true,
       persistent: true,
     };
@@ -277,11 +255,10 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   }
 
   write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void> {
-    const through = options?.fua ? this.#through() : undefined;
     const written = new Promise<void>((resolve, reject) => {
-      this.#writeThen(through ?? this.#fd, offset, from, (error) => (error === undefined ? resolve() : reject(error)));
+      this.writeThen(offset, from, (error) => (error === undefined ? resolve() : reject(error)));
     });
-    return options?.fua && through === undefined ? written.then(() => this.flush()) : written;
+    return options?.fua ? written.then(() => this.flush()) : written;
   }
 
   readThen(offset: number, into: Uint8Array, ended: (error: unknown) => void): void {
@@ -291,14 +268,10 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       return queueMicrotask(() => ended(error));
     }
     if (into.length === 0) return queueMicrotask(() => ended(undefined));
-    this.#start(this.#fd, false, offset, into, ended);
+    this.#start(false, offset, into, ended);
   }
 
   writeThen(offset: number, from: Uint8Array, ended: (error: unknown) => void): void {
-    this.#writeThen(this.#fd, offset, from, ended);
-  }
-
-  #writeThen(fd: number, offset: number, from: Uint8Array, ended: (error: unknown) => void): void {
     try {
       this.#check('write', offset, from);
       if (this.readOnly) this.#checkWritable(this.#doing('write', offset, from));
@@ -306,16 +279,16 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       return queueMicrotask(() => ended(error));
     }
     if (from.length === 0) return queueMicrotask(() => ended(undefined));
-    this.#start(fd, true, offset, from, ended);
+    this.#start(true, offset, from, ended);
   }
 
   /** Hands a transfer to the thread pool, or holds it back. */
-  #start(fd: number, write: boolean, offset: number, bytes: Uint8Array, ended: (error: unknown) => void): void {
-    const transfer = this.#spare.pop() ?? new Transfer(this.#over);
-    transfer.fd = fd;
+  #start(write: boolean, offset: number, bytes: Uint8Array, ended: (error: unknown) => void): void {
+    const transfer = this.#spare.pop() ?? new Transfer(this.#fd, this.#over);
     transfer.write = write;
     transfer.offset = offset;
     transfer.bytes = bytes;
+    transfer.length = bytes.length;
     transfer.ended = ended;
     transfer.done = 0;
     this.#inFlight++;
@@ -336,13 +309,6 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
         else this.#ended(resolve);
       });
     });
-  }
-
-  /** A descriptor that writes through to the medium, opened when it is first asked for; undefined where that is not to be had. */
-  #through(): number | undefined {
-    if (this.supports.fua !== 'native') return undefined;
-    this.#throughFd ??= openThrough(this.#fd);
-    return this.#throughFd < 0 ? undefined : this.#throughFd;
   }
 
   readPrompt(offset: number, into: Uint8Array): boolean {
@@ -384,18 +350,17 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   writeSync(offset: number, from: Uint8Array, options?: WriteOptions): void {
     this.#check('write', offset, from);
     this.#checkWritable(this.#doing('write', offset, from));
-    const through = options?.fua ? this.#through() : undefined;
     for (let done = 0; done < from.length;) {
       let count: number;
       try {
-        count = fs.writeSync(through ?? this.#fd, from, done, Math.min(from.length - done, TRANSFER_BYTES_MAX), offset + done);
+        count = fs.writeSync(this.#fd, from, done, Math.min(from.length - done, TRANSFER_BYTES_MAX), offset + done);
       } catch (error) {
         throw failed(this.#doing('write', offset, from), error);
       }
       if (count <= 0) throw this.#short('write', offset, from, done);
       done += count;
     }
-    if (options?.fua && through === undefined) this.flushSync();
+    if (options?.fua) this.flushSync();
   }
 
   flushSync(): void {
@@ -451,7 +416,6 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   async #close(): Promise<void> {
     if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
     if (this.#claimed) unlockDescriptor(this.#fd);
-    if (this.#throughFd !== undefined && this.#throughFd >= 0) fs.closeSync(this.#throughFd);
     await new Promise<void>((resolve, reject) =>
       fs.close(this.#fd, (error) => (error ? reject(failed(`closing '${this.path}'`, error)) : resolve())),
     );

@@ -48,7 +48,11 @@ export class FencedDevice implements SyncStorageDevice, CallbackDevice, PromptDe
   readThen(offset: number, into: Uint8Array, ended: (error: unknown) => void): void {
     const device = this.#device;
     if (isCallbackDevice(device)) device.readThen(offset, into, ended);
-    else device.read(offset, into).then(() => ended(undefined), ended);
+    else
+      device.read(offset, into).then(
+        () => ended(undefined),
+        (error: unknown) => ended(error ?? new Error('the device gave no reason')),
+      );
   }
 
   writeThen(offset: number, from: Uint8Array, ended: (error: unknown) => void): void {
@@ -56,7 +60,11 @@ export class FencedDevice implements SyncStorageDevice, CallbackDevice, PromptDe
     const error = this.#lost();
     if (error !== undefined) queueMicrotask(() => ended(error));
     else if (isCallbackDevice(device)) device.writeThen(offset, from, ended);
-    else device.write(offset, from).then(() => ended(undefined), ended);
+    else
+      device.write(offset, from).then(
+        () => ended(undefined),
+        (error: unknown) => ended(error ?? new Error('the device gave no reason')),
+      );
   }
 
   readPrompt(offset: number, into: Uint8Array): boolean {
