@@ -43,9 +43,8 @@ export interface FileDeviceOptions {
 const TRANSFER_BYTES_MAX = 0x7ffff000;
 
 /**
- * The thread pool works on so many calls at a time (UV_THREADPOOL_SIZE). What comes while it has that many is held back until it has no more than that,
- * and goes to it in one burst: each call that finds a thread asleep costs a system call that wakes it, 5 to 10 µs on a virtual machine, and a burst wakes
- * each thread once. Nothing starts later for it than it would have.
+ * The thread pool works on so many calls at a time, unless it was made larger. What comes while it has that many is held back until it has no more than
+ * that, and goes to it in one burst: each call that finds a thread asleep costs a system call that wakes it, and a burst wakes each thread once.
  */
 const THREADS = 4;
 const SPARE_MAX = 64;
@@ -139,12 +138,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   #drained: (() => void) | undefined;
 
   private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
-    this.supports = {
-      discard: !readOnly && canPunch(),
-      fua: 'emulated',
-      sync: true,
-      persistent: true,
-    };
+    this.supports = { discard: !readOnly && canPunch(), fua: 'emulated', sync: true, persistent: true };
     this.direct = direct;
     this.path = path;
     this.#fd = fd;
