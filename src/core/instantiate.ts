@@ -27,17 +27,21 @@ export function useCore(core: CoreSource): void {
 export async function compileCore(core?: CoreSource): Promise<WebAssembly.Module> {
   if (core instanceof WebAssembly.Module) return core;
   if (core) return WebAssembly.compile(core);
-  const source = chosen ?? inlineCore();
-  compiled ??= source instanceof WebAssembly.Module ? source : await WebAssembly.compile(source);
-  return compiled;
+  if (compiled !== undefined) return compiled;
+  const asked = chosen;
+  const source = asked ?? inlineCore();
+  const module = source instanceof WebAssembly.Module ? source : await WebAssembly.compile(source);
+  if (asked === chosen) compiled = module; // nobody has chosen another meanwhile
+  return module;
 }
 
 /** As `compileCore`, in the same turn. Browsers refuse that outside of workers when a module is large. */
 export function compileCoreSync(core?: CoreSource): WebAssembly.Module {
   if (core instanceof WebAssembly.Module) return core;
   if (core) return new WebAssembly.Module(core);
+  if (compiled !== undefined) return compiled;
   const source = chosen ?? inlineCore();
-  compiled ??= source instanceof WebAssembly.Module ? source : new WebAssembly.Module(source);
+  compiled = source instanceof WebAssembly.Module ? source : new WebAssembly.Module(source);
   return compiled;
 }
 
