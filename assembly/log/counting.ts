@@ -54,4 +54,5 @@ export const C_SCRUBBED: u32 = 81;
 export const C_REBUILT: u32 = 82;
 export const C_SCRUB_HEALED: u32 = 83;
 export const C_CHECKPOINT_AT_OPEN: u32 = 84;
-export const C_FLUSH_THROUGH: u32 = 85;
+export const C_REBUILD_RESUMED: u32 = 85;
+export const C_FLUSH_THROUGH: u32 = 86;
