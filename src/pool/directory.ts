@@ -166,9 +166,12 @@ export class DirectoryPool extends StoragePool {
     return this.#withDevices(paths, options, 'adding a storage volume', (devices) => this.addStorageVolume(devices, options));
   }
 
-  /** A file or block device that takes the place of a member that fails. */
-  async addSpareDevice(path: string, options: { readonly force?: boolean | undefined } = {}): Promise<number> {
-    return this.#withDevices([path], options, 'adding a spare', ([device]) => this.addSpare(device!));
+  /** A file or block device that takes the place of a member that is out (`only`: as in addSpare). */
+  async addSpareDevice(
+    path: string,
+    options: { readonly force?: boolean | undefined; readonly only?: 'faulted' | undefined } = {},
+  ): Promise<number> {
+    return this.#withDevices([path], options, 'adding a spare', ([device]) => this.addSpare(device!, { only: options.only }));
   }
 
   /**

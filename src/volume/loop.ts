@@ -346,9 +346,11 @@ export class Loop {
     subject: string,
     signal?: AbortSignal,
     afterStep?: () => void,
+    offset = 0,
+    length = 0,
   ): Promise<number> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const ticket = new Ticket(kind, space, epoch, 0, 0, undefined, subject, false);
+    const ticket = new Ticket(kind, space, epoch, offset, length, undefined, subject, false);
     ticket.payload = payload;
     ticket.afterStep = afterStep;
     this.#start(ticket);
