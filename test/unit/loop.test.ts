@@ -178,12 +178,13 @@ describe('the plan loop', () => {
       const { core, loop } = make(
         function* (ticket) {
           if (ticket.kind !== KIND.READ) return;
-          const one = { op: OP.READ, device: end === 'lost' ? DEVICE + 32 : DEVICE, address: DATA, length: 4096 };
+          const address = end === 'part' ? core.memory.buffer.byteLength - 4096 : DATA; // there is nothing behind the part
+          const one = { op: OP.READ, device: end === 'lost' ? DEVICE + 32 : DEVICE, address, length: 4096 };
           if (end === 'zeros') return void (yield { plan: [{ op: OP.ZERO_OUT, length: 8192 }] });
           yield { plan: end === 'pair' ? [one, { ...one, offset: 4096, address: DATA + 4096 }] : [one] };
           if (ticket.results.some((result) => result !== 0)) return void (yield { failed: 3, volume: 0, block: 9 });
-          yield { plan: [{ op: OP.COPY_OUT, address: DATA, length: end === 'part' ? 4096 : 8192 }] };
-          if (end === 'part') yield { plan: [{ op: OP.COPY_OUT, offset: 4096, address: DATA, length: 4096 }] };
+          yield { plan: [{ op: OP.COPY_OUT, address, length: end === 'part' ? 4096 : 8192 }] };
+          if (end === 'part') yield { plan: [{ op: OP.COPY_OUT, offset: 4096, address, length: 4096 }] };
         },
         { sync },
         device,
