@@ -65,9 +65,10 @@ const PROMPT_UNTIMED = 8;
 
 /**
  * Linux: a write on a descriptor with O_DSYNC is durable when it returns, as if fdatasync had followed for its range; one request to the thread pool and one
- * answer less. Elsewhere what such a descriptor promises is not known, and a flush follows the write.
+ * answer less. Elsewhere what such a descriptor promises is not known, and a flush follows the write. As in Deno: a program with permissions for its own files
+ * would ask its user for all of them before it opens one of its descriptors anew.
  */
-const O_DSYNC = process.platform === 'linux' ? fs.constants.O_DSYNC : undefined;
+const O_DSYNC = process.platform === 'linux' && process.versions['deno'] === undefined ? fs.constants.O_DSYNC : undefined;
 
 /**
  * File systems that note a write that failed in the file, whoever made it, so that a flush through any descriptor tells of it (statfs(2): ext2 to ext4, XFS,
@@ -79,17 +80,18 @@ const KEEPS_FAILURES: ReadonlySet<number> = new Set([
 
 /**
  * The file once more, with O_DSYNC, for all that makes something durable; `fd` itself where that is not to be had: when the runtime did not pass the flag on
- * (asked of the kernel, not of the runtime), and without /proc.
+ * (asked of the kernel, not of the runtime), and without /proc. A block device notes failures in itself, whatever its node lies on.
  */
-function openThrough(fd: number): number {
+function openThrough(fd: number, kind: 'file' | 'block', direct: boolean): number {
   if (O_DSYNC === undefined) return fd;
+  const wanted = O_DSYNC | (direct ? fs.constants.O_DIRECT : 0);
   let through = fd;
   try {
     const link = `/proc/self/fd/${fd}`;
-    if (!KEEPS_FAILURES.has(fs.statfsSync(link).type)) return fd;
-    through = fs.openSync(link, fs.constants.O_RDWR | O_DSYNC);
+    if (kind === 'file' && !KEEPS_FAILURES.has(fs.statfsSync(link).type)) return fd;
+    through = fs.openSync(link, fs.constants.O_RDWR | wanted);
     const flags = Number.parseInt(/^flags:\s*([0-7]+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${through}`, 'utf8'))?.[1] ?? '', 8);
-    if ((flags & O_DSYNC) === O_DSYNC) return through;
+    if ((flags & wanted) === wanted) return through;
   } catch {
     // not known, so not used
   }
@@ -186,7 +188,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
     this.#fd = fd;
     // Now, not when it is first asked for: a descriptor tells of failures since it was opened.
-    this.#throughFd = kind === 'file' && !direct && !readOnly ? openThrough(fd) : fd;
+    this.#throughFd = readOnly ? fd : openThrough(fd, kind, direct);
     this.supports = { discard: !readOnly && canPunch(), fua: this.#throughFd === fd ? 'emulated' : 'native', sync: true, persistent: true };
     this.direct = direct;
     this.path = path;

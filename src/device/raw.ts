@@ -171,6 +171,9 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
   }
 
   write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void> {
+    // What is written in pieces, or through slots, is flushed once behind them.
+    if (options?.fua && (!this.direct || isAligned(from)) && from.length <= PIECE_BYTES && this.#wrong('write', offset, from) === undefined)
+      return this.#file.write(offset, from, options);
     const written = new Promise<void>((resolve, reject) => {
       this.writeThen(offset, from, (error) => (error === undefined ? resolve() : reject(error)));
     });
@@ -218,7 +221,7 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
   writeSync(offset: number, from: Uint8Array, options?: WriteOptions): void {
     const wrong = this.#wrong('write', offset, from);
     if (wrong !== undefined) throw wrong;
-    if (!this.direct || isAligned(from)) this.#file.writeSync(offset, from);
+    if (!this.direct || isAligned(from)) return this.#file.writeSync(offset, from, options);
     else {
       for (let at = 0; at < from.length; at += SLOT_BYTES) {
         const slot = bounce().view(SYNC_SLOT, Math.min(SLOT_BYTES, from.length - at));

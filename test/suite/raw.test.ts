@@ -1,5 +1,6 @@
 // Raw block devices: loop devices with sectors of 512 and 4096 bytes, a zram device, and a file opened in the same way.
 import { spawn } from 'node:child_process';
+import * as fs from 'node:fs';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { markAligned } from '../../src/aligned.ts';
@@ -44,6 +45,18 @@ deviceConformance(
     readOnly: true,
   },
 );
+
+/** Flags of this process's descriptors of what is at a path. */
+function descriptorsOf(path: string): number[] {
+  return fs.readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      if (fs.readlinkSync(`/proc/self/fd/${fd}`) !== path) return [];
+      return [Number.parseInt(/^flags:\s*([0-7]+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '', 8)];
+    } catch {
+      return []; // gone meanwhile: it was the listing's own
+    }
+  });
+}
 
 describe('a raw device', () => {
   it('is read and written past the page cache, from aligned memory and from any other', async () => {
@@ -127,6 +140,36 @@ describe('a raw device', () => {
       await expect(device.write(offset, new Uint8Array(8192))).rejects.toThrow(code(expect.stringMatching(/^VARVE_(NO_SPACE|IO)$/)));
       await expect(device.read(offset, new Uint8Array(8192))).rejects.toThrow(code('VARVE_IO'));
       expect(() => device.writeSync(offset, new Uint8Array(8192))).toThrow(code(expect.stringMatching(/^VARVE_(NO_SPACE|IO)$/)));
+    }
+  });
+
+  it('writes with fua by a descriptor that writes through and past the page cache, too; but for Deno, which would ask its user', async () => {
+    const native = process.versions['deno'] === undefined;
+    for (const path of [LOOP_512, LOOP_4096, ZRAM, FILE]) {
+      const device = await RawDevice.open(path);
+      expect(device.supports.fua).toBe(native ? 'native' : 'emulated');
+      const both = fs.constants.O_DIRECT | fs.constants.O_DSYNC;
+      const through = descriptorsOf(path).filter((flags) => (flags & both) === both);
+      expect(through).toHaveLength(native ? 1 : 0);
+      const aligned = new Uint8Array(new WebAssembly.Memory({ initial: 64 }).buffer, 4096, 2 * MIB);
+      const crooked = new Uint8Array(8193).subarray(1);
+      const into = new Uint8Array(2 * MIB);
+      for (const [value, bytes] of [
+        [1, aligned], // in pieces
+        [2, aligned.subarray(0, 8192)],
+        [3, crooked],
+      ] as const) {
+        bytes.fill(value);
+        await device.write(0, bytes, { fua: true });
+        await device.read(0, into);
+        expect(into.subarray(0, bytes.length).every((byte) => byte === value)).toBe(true);
+        bytes.fill(value + 10);
+        device.writeSync(0, bytes, { fua: true });
+        device.readSync(0, into);
+        expect(into.subarray(0, bytes.length).every((byte) => byte === value + 10)).toBe(true);
+      }
+      await device.close();
+      expect(descriptorsOf(path)).toEqual([]);
     }
   });
 
