@@ -61,12 +61,14 @@ const REQUIRED_EVENTS_RAID = [
   'member back unnoticed',
   'rot',
   'rebuild begun',
+  'rebuilt in part',
+  'rebuild goes on',
   'rebuilt well',
   'scrub',
   'scrub mended',
 ];
 /** Counters of what only storage volumes of several members have. */
-const RAID_COUNTERS = { first: 73, last: 84 };
+const RAID_COUNTERS = { first: 73, last: 85 };
 /** What seeds of several members need not reach: nothing is damaged there beyond what a level bears, and there is room. */
 const NOT_REQUIRED_RAID = new Set(['C_NO_SPACE', 'C_PAGE_COPY_USED', 'C_CORRUPT_FOUND', 'C_READ_RETRIED']);
 /** Counters of the core that random histories need not reach, and why. */

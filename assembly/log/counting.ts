@@ -55,3 +55,6 @@ export const C_REBUILT: u32 = 82;
 export const C_SCRUB_HEALED: u32 = 83;
 export const C_CHECKPOINT_AT_OPEN: u32 = 84;
 export const C_FLUSH_THROUGH: u32 = 85;
+export const C_SQUEEZED: u32 = 86;
+export const C_IMAGE_AHEAD: u32 = 87;
+export const C_REBUILD_RESUMED: u32 = 88;

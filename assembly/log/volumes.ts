@@ -18,11 +18,11 @@ import { bump } from '../std/bytes';
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { capacityAfter, listRemove } from '../std/list';
 import { failAt } from '../abi/status';
-import { planAdd, planFlush, planMark } from '../abi/ticket';
+import { T_PLAN_COUNT, planAdd, planDevice, planFlush, planIsThrough, planMark, planMarked } from '../abi/ticket';
 import { BLOCK_SHIFT } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
 import { liveAttach, liveDetach } from '../table/live';
-import { LEVEL_0, LEVEL_SINGLE, columnsOf, deviceHandle, membersMask, parityOf, rowOffset } from '../stripe/geometry';
+import { LEVEL_0, LEVEL_SINGLE, MEMBER_COUNT_MAX, columnsOf, deviceHandle, membersMask, parityOf, rowOffset } from '../stripe/geometry';
 
 export const FREE: u32 = 0;
 export const NEXT: u32 = 1;
@@ -368,8 +368,19 @@ export function planChecked(ticket: u32, operation: u32, volume: u32, block: u32
 }
 
 /** Members that a command of a plan writes to or flushes, as a mask of its volume. */
-export function membersWritten(volume: u32, marked: bool, handle: u32): u32 {
+function membersWritten(volume: u32, marked: bool, handle: u32): u32 {
   return RAID && !marked ? 1 << (handle & 31) : writableOf(volume);
+}
+
+/** Members that a ticket's plan wrote to are dirty from when the writes ended: a flush beside them covers nothing of what was still under way. */
+export function markWritten(ticket: u32): void {
+  for (let i: u32 = 0; i < load<u32>(ticket, T_PLAN_COUNT); i++) {
+    if (planIsThrough(ticket, i)) continue;
+    let handle = planDevice(ticket, i);
+    let volume = volumeById(handle / MEMBER_COUNT_MAX);
+    if (RAID && !volume) continue; // given back while a block of it was mended
+    store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, planMarked(ticket, i), handle), V_DIRTY);
+  }
 }
 
 /** Flushes of all writable members in the mask. */

@@ -16,7 +16,7 @@ import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
 import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
 import {
-  T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planIsThrough, planMarked, planThrough,
+  T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planThrough,
 } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import {
@@ -26,7 +26,7 @@ import {
 import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS,
-  V_STATE, blockOf, membersWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
+  V_STATE, blockOf, markWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
   eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
@@ -54,6 +54,7 @@ let pendingAttempt: u32 = 0;
 
 export function dirtyAnywhere(): bool {
   if (writeFailed || deviceFlushFailed || cutsPending) return true;
+  if (RAID) for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) if (load<u32>(volume, V_DIRTY)) return true; // blocks that were mended
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
     if (!load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) < bufferFinal(buffer)) return true;
   }
@@ -205,16 +206,6 @@ function planWrite(ticket: u32, buffer: u32): bool {
   planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(buffer, B_SEGMENT), from), slotAddress(buffer, from), to - from);
   store<u32>(buffer, to, B_SUBMITTED);
   return true;
-}
-
-/** Members that were written to are dirty from when the write ended, whatever was flushed while it was under way. */
-function markWritten(ticket: u32): void {
-  for (let i: u32 = 0; i < planCountOf(ticket); i++) {
-    if (planIsThrough(ticket, i)) continue;
-    let handle = planDevice(ticket, i);
-    let volume = volumeById(handle / MEMBER_COUNT_MAX);
-    store<u32>(volume, load<u32>(volume, V_DIRTY) | membersWritten(volume, planMarked(ticket, i), handle), V_DIRTY);
-  }
 }
 
 function noteFull(ticket: u32): void {

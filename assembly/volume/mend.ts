@@ -9,6 +9,10 @@
 //
 // A row with a block that cannot be had is left as it is, and reported: its parity may be the only witness.
 //
+// A rebuild may be done in parts: each ends with a flush, and says where the next one begins. Segments before that place are right for good while
+// the member stays one that is written to, also across lives: what changes in them later is written to it as to all others, and what a crash may have
+// cost it of that is the tail, which an open writes to it whole. So one number is all that somebody has to remember (docs/FORMAT.md).
+//
 // Only what something stands on is looked at: stripes with slots in use and footers of segments that hold data, stripes with a
 // live page of those that hold metadata. What is not durable yet is written to a member under rebuild as to all others.
 
@@ -18,7 +22,8 @@ import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_REUSED, PLANT_REBUILD_SKIPS, planted } from '../std/plant';
 import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
 import {
-  READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear, planDevice, planResult,
+  READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_LENGTH, T_OFFSET, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear,
+  planDevice, planResult,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
 import { SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
@@ -30,11 +35,11 @@ import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf }
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
   META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS,
-  V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, planMemberFlushes,
+  V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, markWritten, planMemberFlushes,
   redundant, rowAt, segmentChanged, segmentOf, volumeAt, volumeById, volumeCount,
 } from '../log/volumes';
 import { B_DURABLE, B_ENTRIES, metadataWritten } from '../log/writer';
-import { C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
+import { C_REBUILD_RESUMED, C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNCED } from '../log/counting';
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { checking, finding, findingsBegin, findingsMany } from './check';
 import { flushRun } from './flush';
@@ -82,7 +87,7 @@ let chunkStripes: u32 = 0;
 let unread: u32 = 0;
 
 let cancelled: bool = false;
-/** The scrub or rebuild that is under way ends after the segment at hand, with CLOSED. */
+/** The scrub or rebuild that is under way ends after the segment at hand: a rebuild that has done something as a part, else with CLOSED. */
 export function scrubCancel(): void { cancelled = true; }
 
 export let scrubDone: f64 = 0;
@@ -183,6 +188,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       stage = 4;
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else {
+      markWritten(ticket);
       if (load<u32>(ticket, T_RESULT)) finding(ERROR_IO, KIND_PARITY, load<u32>(volume, V_ID), 0, rowAt(volume, nextStripe * strip), 0);
       free(chunk);
       chunk = 0;
@@ -447,7 +453,6 @@ function planWrites(ticket: u32): void {
       let end = row + 1;
       while (end < rows && load<u32>(masks + end * 8) & bit) end++;
       planAdd(ticket, WRITE, handleOf(volume) + member, rowAt(volume, nextStripe * strip + row), rowAddress(row) + member * stride(), (end - row) << BLOCK_SHIFT);
-      store<u32>(volume, load<u32>(volume, V_DIRTY) | bit, V_DIRTY);
       metadataWritten(end - row);
       row = end;
     }
@@ -466,7 +471,17 @@ function giveUp(ticket: u32): void {
 
 // ---- scrub and rebuild ---------------------------------------------------------------------------------------------
 
+/**
+ * Where a segment comes in a rebuild: segments of metadata first, then those of data. A segment that came to hold the other kind since was written to the
+ * member meanwhile.
+ */
+function place(round: u32, atVolume: u32, at: u32): f64 {
+  return <f64>round * <f64>load<u32>(atVolume, V_SEGMENT_COUNT) + <f64>at;
+}
+
 // T_SPACE: a storage volume, or 0xFFFF: all. T_EPOCH: what for. T_A volume index, T_B segment, T_C 0 metadata, 1 data, T_D pinned segment, T_E roots committed.
+// A rebuild, of one storage volume: T_OFFSET the place where it begins, T_LENGTH how many segments it does (0: all). T_VALUE, its result: the place where the
+// next part begins; 0: all is done.
 export function scrubStep(ticket: u32): u32 {
   let what = load<u32>(ticket, T_EPOCH);
   while (true) {
@@ -479,8 +494,21 @@ export function scrubStep(ticket: u32): u32 {
       findingsBegin();
       scrubDone = 0;
       scrubTotal = 0;
+      let from = load<f64>(ticket, T_OFFSET);
       for (let i: u32 = 0; i < volumeCount; i++) {
-        if (chosen(ticket, volumeAt(i))) for (let at: u32 = 0; at < load<u32>(volumeAt(i), V_SEGMENT_COUNT); at++) if (allocated(volumeAt(i), at)) scrubTotal += 1;
+        let each = volumeAt(i);
+        if (!chosen(ticket, each)) continue;
+        let segments = load<u32>(each, V_SEGMENT_COUNT);
+        for (let at: u32 = 0; at < segments; at++) {
+          if (!allocated(each, at)) continue;
+          scrubTotal += 1;
+          if (place(isMeta(each, at) ? 0 : 1, each, at) < from) scrubDone += 1;
+        }
+        if (from <= 0) continue;
+        count(C_REBUILD_RESUMED);
+        store<u32>(ticket, i, T_A);
+        store<u32>(ticket, from < <f64>segments ? 0 : 1, T_C);
+        store<u32>(ticket, <u32>min(from - (from < <f64>segments ? 0 : <f64>segments), <f64>segments), T_B);
       }
       // Roots first: copies of one slot must be the same on all members, or both are written anew in the end.
       rootHold(ticket);
@@ -510,7 +538,11 @@ export function scrubStep(ticket: u32): u32 {
       store<u32>(ticket, 2, T_STATE);
     } else if (state == 2) {
       planClear(ticket);
-      if (cancelled) return fail(ERROR_CLOSED);
+      if (cancelled) {
+        if (load<f64>(ticket, T_VALUE) == 0) return fail(ERROR_CLOSED);
+        store<u32>(ticket, 9, T_STATE);
+        continue;
+      }
       if (findingsMany()) return PLAN;
       if (!segmentFind(ticket)) {
         if (checkpointOwner == ticket) checkpointHold(0);
@@ -521,7 +553,7 @@ export function scrubStep(ticket: u32): u32 {
           continue;
         }
         count(what == SCRUB_REBUILD ? C_REBUILT : C_SCRUBBED);
-        store<f64>(ticket, scrubDone, T_VALUE);
+        store<f64>(ticket, 0, T_VALUE);
         if (what == SCRUB_REPORT) return DONE;
         store<u32>(ticket, 4, T_STATE);
         continue;
@@ -541,8 +573,18 @@ export function scrubStep(ticket: u32): u32 {
       if (status != DONE) return status;
       unpin(ticket);
       scrubDone += 1;
-      store<u32>(ticket, load<u32>(ticket, T_B) + 1, T_B);
+      let next = load<u32>(ticket, T_B) + 1;
+      store<u32>(ticket, next, T_B);
       store<u32>(ticket, 2, T_STATE);
+      if (what != SCRUB_REBUILD) continue;
+      store<f64>(ticket, place(load<u32>(ticket, T_C), volumeAt(load<u32>(ticket, T_A)), next), T_VALUE);
+      let left = load<f64>(ticket, T_LENGTH) - 1;
+      store<f64>(ticket, left, T_LENGTH);
+      if (left == 0) store<u32>(ticket, 9, T_STATE);
+    } else if (state == 9) {
+      // A part ends here.
+      if (checkpointOwner == ticket) checkpointHold(0);
+      store<u32>(ticket, 4, T_STATE);
     } else if (state == 4) {
       planClear(ticket);
       for (let i: u32 = 0; i < volumeCount; i++) if (chosen(ticket, volumeAt(i))) planMemberFlushes(ticket, volumeAt(i), 0xffffffff);
@@ -550,6 +592,7 @@ export function scrubStep(ticket: u32): u32 {
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else if (state == 5) {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
+      if (load<f64>(ticket, T_VALUE) > 0) return DONE;
       // A member that is new gets both roots.
       let roots = load<u32>(ticket, T_F) != 0 || (what == SCRUB_REBUILD && (isHome(ticket, 0) || isHome(ticket, 1)));
       if (!roots || load<u32>(ticket, T_E) == 2) return DONE;
@@ -607,6 +650,10 @@ function rootsDiffer(ticket: u32): bool {
   return differ;
 }
 
+function isMeta(atVolume: u32, at: u32): bool {
+  return load<u8>(segmentOf(atVolume, at), SEG_STATE) == <u8>META;
+}
+
 function allocated(atVolume: u32, at: u32): bool {
   let state = <u32>load<u8>(segmentOf(atVolume, at), SEG_STATE);
   return state != FREE && state != NEXT;
@@ -622,7 +669,7 @@ function segmentFind(ticket: u32): bool {
       store<u32>(ticket, 0, T_B);
       continue;
     }
-    if (allocated(candidate, at) && (load<u8>(segmentOf(candidate, at), SEG_STATE) == <u8>META) == (load<u32>(ticket, T_C) == 0)) return true;
+    if (allocated(candidate, at) && isMeta(candidate, at) == (load<u32>(ticket, T_C) == 0)) return true;
     store<u32>(ticket, at + 1, T_B);
   }
   return false;
@@ -648,7 +695,8 @@ export function tailRun(ticket: u32): u32 {
       begin(ticket, tailVolume, tailSegment);
       writes = true;
       healing = false;
-      rebuilt = 0;
+      // What a member that is being rebuilt got of it before the crash, nobody knows.
+      rebuilt = load<u32>(volume, V_WRITABLE) & ~load<u32>(volume, V_READABLE);
       count(C_TAIL_RESYNCED);
       tailState = 1;
     } else if (tailState == 1) {
@@ -660,7 +708,11 @@ export function tailRun(ticket: u32): u32 {
       tailState = 0;
     } else if (tailState == 2) {
       planClear(ticket);
-      for (let i: u32 = 0; i < volumeCount; i++) planMemberFlushes(ticket, volumeAt(i), redundant(volumeAt(i)) ? load<u32>(volumeAt(i), V_DIRTY) : 0);
+      for (let i: u32 = 0; i < volumeCount; i++) {
+        if (!redundant(volumeAt(i))) continue;
+        planMemberFlushes(ticket, volumeAt(i), load<u32>(volumeAt(i), V_DIRTY));
+        store<u32>(volumeAt(i), 0, V_DIRTY);
+      }
       tailState = 3;
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else {

@@ -30,8 +30,8 @@ import {
 import { COLUMN_P, COLUMN_Q, LEVEL_1, LEVEL_6, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
-  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_DIRTY, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_NEXT,
-  V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE, handleOf, redundant, rowAt, rowOf, volumeById, volumeHead,
+  CHECK_FIRST, CHECK_FOOTER, CHECK_PAGE, CHECK_RECORDS, V_COLUMNS, V_DATA_SLOTS, V_DENIED, V_FAULT, V_ID, V_LEVEL, V_MEMBERS, V_NEXT,
+  V_READABLE, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, V_WRITABLE, handleOf, markWritten, redundant, rowAt, rowOf, volumeById, volumeHead,
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
 import { MODE_WRITE, failedReadOnly, flushLost, mode } from './mode';
@@ -668,6 +668,7 @@ function rescueStep(ticket: u32, job: u32, command: u32, state: u32): u32 {
     }
   } else {
     healOwner = 0;
+    markWritten(ticket);
     healedBlocks += <f64>load<u32>(ticket, T_PLAN_COUNT);
     count(C_BLOCK_HEALED);
   }
@@ -749,7 +750,6 @@ function healPlan(ticket: u32, volume: u32, block: u32, blocks: u32, lost: u32, 
         let right = from + ((pieceAt + i) << BLOCK_SHIFT);
         if (same(right, area + ((member * rowsCount + pieceRow + i - rowsLow) << BLOCK_SHIFT))) continue;
         planAdd(ticket, WRITE, handleOf(volume) + member, rowAt(volume, pieceRow + i), right, BLOCK_BYTES);
-        store<u32>(volume, load<u32>(volume, V_DIRTY) | (1 << member), V_DIRTY);
       }
     }
   }
@@ -794,6 +794,7 @@ export function rescueRun(ticket: u32, volume: u32, block: u32, into: u32, seed:
       return PLAN;
     }
   }
+  markWritten(ticket);
   healedBlocks += <f64>load<u32>(ticket, T_PLAN_COUNT);
   count(C_BLOCK_HEALED);
   return rescueEnd(ticket, DONE);

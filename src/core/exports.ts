@@ -17,7 +17,8 @@ export const KIND = {
   ROOT: 13,
   MERGE: 14,
   CHECK: 15,
-  /** Space: a storage volume, or 0xFFFF: all. Epoch: 0 heals, 1 only reports, 2 rebuilds the members that are being rebuilt. */
+  /** Space: a storage volume, or 0xFFFF: all. Epoch: 0 heals, 1 only reports, 2 rebuilds the members that are being rebuilt: from the place in offset, as many
+   *  segments as length says (0: all); its result is the place where to go on, 0 when it is done. */
   SCRUB: 16,
 } as const;
 
@@ -92,7 +93,7 @@ export interface CoreExports extends TicketExports {
   ): number;
   /** Whether a storage volume can do without the members in the mask. This one, `faultWanted`, `memberSet` and SCRUB are not in a core without RAID. */
   volumeTolerates?(level: number, members: number, lost: number): number;
-  /** Ends the scrub or rebuild that is under way, with CLOSED. */
+  /** Ends the scrub or rebuild that is under way: with CLOSED, or a rebuild that has done something with the place where to go on. */
   scrubCancel?(): void;
   volumeEvacuate(id: number): number;
   /** 0 unknown, 1 active, 2 evacuating, 3 released. */

@@ -34,6 +34,8 @@ export interface PoolOptions {
    * look at every log and some milliseconds for each gap. What cannot be given back is a note.
    */
   readonly discard?: boolean | undefined;
+  /** How far a member that is being rebuilt is filled is committed each time after so many bytes of its storage volume: what a crash costs of it, at most. 512 MiB. */
+  readonly rebuildPartBytes?: number | undefined;
   /** For tests: bounds and sizes of logs. */
   readonly geometry?: LogGeometry | undefined;
 }

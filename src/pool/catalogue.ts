@@ -27,6 +27,8 @@ export interface MemberRecord {
   readonly state?: MemberRecordState;
   /** Of one that is not online: the first generation that says so. A catalogue on it that is as new is of another history. */
   readonly since?: number;
+  /** Of one that is being rebuilt: the place up to which it is filled (Log.rebuild); left out: 0. */
+  readonly filled?: number;
 }
 
 export interface StorageVolumeRecord {
@@ -38,6 +40,8 @@ export interface StorageVolumeRecord {
   readonly devices: readonly MemberRecord[];
   /** A reserved device that takes the place of a member that fails. */
   readonly spare?: true;
+  /** Of a spare that does not take the place of one that is merely missing. */
+  readonly spareOf?: 'faulted';
 }
 
 export interface LogRecord {
@@ -183,6 +187,8 @@ function storageVolume(value: unknown, where: string): StorageVolumeRecord {
   checkCount(level, devices.length, `${where}.devices`);
   if (record['spare'] !== undefined && (record['spare'] !== true || level !== 'single' || state !== 'reserved'))
     throw corrupt(`${where}.spare`, 'is no reserved single device');
+  if (record['spareOf'] !== undefined && (record['spareOf'] !== 'faulted' || record['spare'] !== true))
+    throw corrupt(`${where}.spareOf`, "is not 'faulted', or this is no spare");
   return {
     id: integer(record['id'], `${where}.id`, 0, STORAGE_VOLUME_ID_MAX),
     state: state as StorageVolumeState,
@@ -190,6 +196,7 @@ function storageVolume(value: unknown, where: string): StorageVolumeRecord {
     sizeBytes: integer(record['sizeBytes'], `${where}.sizeBytes`, 1, Number.MAX_SAFE_INTEGER),
     devices,
     ...(record['spare'] === true ? { spare: true as const } : {}),
+    ...(record['spareOf'] === 'faulted' ? { spareOf: 'faulted' as const } : {}),
   };
 }
 
@@ -224,7 +231,9 @@ function member(value: unknown, where: string): MemberRecord {
   const known = { uuid: uuid(record['uuid'], `${where}.uuid`), path };
   if (state === undefined || state === 'online') return known;
   if (!MEMBER_STATES.includes(state as MemberRecordState)) throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
-  return { ...known, state: state as MemberRecordState, since: integer(record['since'], `${where}.since`, 1, Number.MAX_SAFE_INTEGER) };
+  const since = integer(record['since'], `${where}.since`, 1, Number.MAX_SAFE_INTEGER);
+  if (state !== 'rebuilding' || record['filled'] === undefined) return { ...known, state: state as MemberRecordState, since };
+  return { ...known, state, since, filled: integer(record['filled'], `${where}.filled`, 0, 2 ** 33) };
 }
 
 function log(value: unknown, where: string): LogRecord {

@@ -44,6 +44,9 @@ export interface PoolParts {
   readonly returned: readonly Member[];
 }
 
+/** What a spare is there for: members that are out, or only those that failed. */
+export type SpareKind = 'out' | 'faulted';
+
 /** Trouble that repeats itself must not fill the memory. */
 const NOTES_MAX = 1000;
 
@@ -110,6 +113,11 @@ export class Keeper {
 
   get previous(): string {
     return this.#previous;
+  }
+
+  /** A commit failed half-way, and could not be taken back: the next open finds the one catalogue or the other. */
+  get stuck(): boolean {
+    return this.#stuck !== undefined;
   }
 
   /** Somebody holds or waits for the mutex. */
@@ -216,7 +224,13 @@ export class Keeper {
   }
 
   /** One more storage volume over given devices. Only under the mutex. @returns its id */
-  async addVolume(doing: string, devices: readonly FoundDevice[], level: RaidLevel, stripBlocks: number, spare = false): Promise<number> {
+  async addVolume(
+    doing: string,
+    devices: readonly FoundDevice[],
+    level: RaidLevel,
+    stripBlocks: number,
+    spare: SpareKind | undefined = undefined,
+  ): Promise<number> {
     if (devices.length === 0) throw new TypeError(`${doing}: expected a device`);
     const { storageVolumes, nextVolumeId } = this.#catalogue;
     if (nextVolumeId > STORAGE_VOLUME_ID_MAX)
@@ -224,7 +238,8 @@ export class Keeper {
     const made: Member[] = [];
     const shape = { pool: this.id, volume: nextVolumeId, generation: this.#generation + 1, segmentBlocks: this.#segmentBlocks };
     const volume = await labelGroup(this.codec, devices, shape, level, stripBlocks, made);
-    const record = spare ? { ...volume, state: 'reserved' as const, spare: true as const } : volume;
+    const record: StorageVolumeRecord =
+      spare === undefined ? volume : { ...volume, state: 'reserved', spare: true, ...(spare === 'faulted' ? { spareOf: spare } : {}) };
     const most = Math.max(this.#catalogue.settings.maxVolumes, storageVolumes.length + 1); // what the owner adds is no overuse
     await this.commit(
       (catalogue) => ({
@@ -328,6 +343,7 @@ export class Keeper {
     const index = volume.devices.findIndex((device) => device.uuid === uuid && (device.state === 'missing' || device.state === 'faulted'));
     const size = volume.devices.map((device) => this.members.get(device.uuid)?.label.sizeBytes ?? 0).find((bytes) => bytes > 0);
     const spare = this.#catalogue.storageVolumes.find((one) => {
+      if (one.spareOf !== undefined && volume.devices[index]?.state !== one.spareOf) return false;
       const member = one.spare === true ? this.members.get(one.devices[0]?.uuid ?? '') : undefined;
       return member !== undefined && size !== undefined && member.device.sizeBytes >= size;
     });
@@ -433,6 +449,21 @@ export class Keeper {
   async setStates(uuids: ReadonlySet<string>, state: MemberRecordState, joining: readonly Member[] = []): Promise<void> {
     this.#part(uuids, state);
     await this.commit((catalogue) => withStates(catalogue, uuids, state, this.#generation + 1), joining);
+  }
+
+  /** Members that are being rebuilt are filled up to a place, which is durable on them: so much is not done again. Only under the mutex. */
+  async setFilled(volumeId: number, uuids: ReadonlySet<string>, place: number): Promise<void> {
+    const filled = (device: MemberRecord): MemberRecord =>
+      device.state === 'rebuilding' && uuids.has(device.uuid) ? { ...device, filled: Math.max(place, device.filled ?? 0) } : device;
+    const { devices } = this.storageVolume(volumeId);
+    if (!devices.some((device) => filled(device) !== device)) return;
+    await this.commit(
+      (catalogue) => ({
+        ...catalogue,
+        storageVolumes: catalogue.storageVolumes.map((one) => (one.id === volumeId ? { ...one, devices: one.devices.map(filled) } : one)),
+      }),
+      [],
+    );
   }
 
   setStatesSync(uuids: ReadonlySet<string>, state: MemberRecordState): void {
@@ -695,6 +726,7 @@ export function withStates(catalogue: Catalogue, uuids: ReadonlySet<string>, sta
     ...catalogue,
     storageVolumes: catalogue.storageVolumes.map((volume) => ({
       ...volume,
+      // How far one was filled says nothing any more.
       devices: volume.devices.map(({ uuid, path, ...rest }) =>
         !uuids.has(uuid) ? { uuid, path, ...rest } : state === 'online' ? { uuid, path } : { uuid, path, state, since },
       ),

@@ -70,6 +70,10 @@ interface OpenLog {
   rebuilding: Promise<void> | undefined;
 }
 
+const BLOCK_BYTES = 4096;
+/** A few seconds' work: a commit of the catalogue after it costs next to nothing, and so much at most is done again after a crash. */
+const REBUILD_PART_BYTES = 512 * 1048576;
+
 /** An evacuation that does not free a segment in this time is stuck. */
 const EVACUATION_PATIENCE_MS = 30_000;
 /** One that stands still for so long is helped by a checkpoint. */
@@ -229,7 +233,8 @@ export class StoragePool extends EventTarget {
         }));
         await this.#keeper.removeRetired(given);
       } finally {
-        this.#deleting.delete(record.log); // when it failed, the volume is still there
+        // When it failed, the volume is still there; when nobody knows whether it failed, it must not be written to.
+        if (!this.#keeper.stuck) this.#deleting.delete(record.log);
       }
     });
     for (const { log } of this.#logs.values()) log?.growthPossible();
@@ -347,11 +352,8 @@ export class StoragePool extends EventTarget {
   protected async settle(): Promise<void> {
     if (this.readOnly) return;
     await this.#keeper.exclusive(() => this.#keeper.settle());
-    // A spare is taken when a member fails; a crash may have come in between.
-    for (const volume of this.#keeper.catalogue.storageVolumes) {
-      const faulted = volume.devices.find((member) => member.state === 'faulted');
-      if (faulted !== undefined) await this.#takeSpare(volume.id, faulted.uuid);
-    }
+    // Members that are not there now; and one may have failed before a crash that came before the spare.
+    await this.#takeSpares();
   }
 
   // ——— logs ———
@@ -491,11 +493,18 @@ export class StoragePool extends EventTarget {
         if (log === undefined || log.closed || log.loop.dead || record === undefined || this.#stop.signal.aborted) return;
         const volume = record.volumes.map((id) => this.#keeper.storageVolume(id)).find((one) => one.devices.some(isRebuilding));
         if (volume === undefined) return;
-        const members = new Set(volume.devices.filter(isRebuilding).map((device) => device.uuid));
-        const { problems } = await log.rebuild(volume.id, { signal: this.#stop.signal, onProgress });
+        const filling = volume.devices.filter(isRebuilding);
+        const members = new Set(filling.map((device) => device.uuid));
+        // From where the least of them is filled. What is done is committed now and then, so that a crash costs no more than a part.
+        const from = Math.min(...filling.map((device) => device.filled ?? 0));
+        const segmentBytes = this.#keeper.logVolume(volume, []).segmentBlocks * BLOCK_BYTES;
+        const segments = Math.max(1, Math.ceil((this.#options.rebuildPartBytes ?? REBUILD_PART_BYTES) / segmentBytes));
+        const { problems, next } = await log.rebuild(volume.id, { signal: this.#stop.signal, onProgress, from, segments });
         for (const problem of problems)
           this.#keeper.note(`storage volume ${volume.id}, block ${problem.block}: could not be rebuilt (${problem.structure})`);
-        await this.#keeper.exclusive(() => this.#online(volume.id, members));
+        await this.#keeper.exclusive(() =>
+          next === undefined ? this.#online(volume.id, members) : this.#keeper.setFilled(volume.id, members, next),
+        );
       }
     });
     const mine = next.catch((error: unknown) => {
@@ -534,16 +543,19 @@ export class StoragePool extends EventTarget {
     return id;
   }
 
-  /** A device that takes the place of a member that fails, by itself. @returns the id of the storage volume that it is until then */
-  async addSpare(device: FoundDevice): Promise<number> {
+  /**
+   * A device that takes the place of a member that fails, or is missing when the pool is opened for writing, by itself.
+   *
+   * @param options.only `'faulted'`: not of one that is missing, which may have been unplugged, and is rebuilt when it comes back. (One that returns after a spare
+   *   has its place is no member any more, and left alone.)
+   * @returns the id of the storage volume that it is until then
+   */
+  async addSpare(device: FoundDevice, options: { readonly only?: 'faulted' | undefined } = {}): Promise<number> {
     const doing = 'adding a spare';
     this.#checkWritable(doing);
-    const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, [device], 'single', 0, true));
+    const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, [device], 'single', 0, options.only ?? 'out'));
     await this.#openLogs();
-    for (const volume of this.#keeper.catalogue.storageVolumes) {
-      const out = volume.devices.find((member) => member.state === 'missing' || member.state === 'faulted');
-      if (out !== undefined) await this.#takeSpare(volume.id, out.uuid);
-    }
+    await this.#takeSpares();
     return id;
   }
 
@@ -614,6 +626,14 @@ export class StoragePool extends EventTarget {
   /** Makes a device in the pool's place for a member of this storage volume, where the pool makes its own. */
   protected async makeMember(volumeId: number): Promise<FoundDevice> {
     return this.#keeper.makeMember(volumeId);
+  }
+
+  /** Spares for all members that are out, as far as there are any. */
+  async #takeSpares(): Promise<void> {
+    const out = this.#keeper.catalogue.storageVolumes.flatMap(({ id, devices }) =>
+      devices.filter(({ state }) => state === 'missing' || state === 'faulted').map(({ uuid }) => ({ id, uuid })),
+    );
+    for (const { id, uuid } of out) await this.#takeSpare(id, uuid);
   }
 
   async #takeSpare(volumeId: number, uuid: string): Promise<void> {
@@ -718,12 +738,20 @@ export class StoragePool extends EventTarget {
   async #giveBack(open: OpenLog): Promise<void> {
     const { log, evacuating: id } = open;
     if (log === undefined || id === undefined || log.closed || log.loop.dead || log.volumeState(id) !== 'released') return;
-    const given = await this.#keeper.commitWithout(new Set([id]), (catalogue) => ({
-      ...catalogue,
-      logs: catalogue.logs.map((record) =>
-        record.uuid === open.uuid ? { ...record, volumes: record.volumes.filter((volume) => volume !== id) } : record,
-      ),
-    }));
+    let given: readonly MemberRecord[];
+    try {
+      given = await this.#keeper.commitWithout(new Set([id]), (catalogue) => ({
+        ...catalogue,
+        logs: catalogue.logs.map((record) =>
+          record.uuid === open.uuid ? { ...record, volumes: record.volumes.filter((volume) => volume !== id) } : record,
+        ),
+      }));
+    } catch (error) {
+      // Committed half, the next open may find the storage volume to be the log's or not. So the log does without it from now on; left released it would be
+      // filled again when the log is closed. (`evacuating` stays, and with it no other one is given back: the roots of both catalogues' views are found.)
+      if (this.#keeper.stuck) log.removeVolume(id);
+      throw error;
+    }
     log.removeVolume(id);
     open.evacuating = undefined;
     await this.#keeper.removeRetired(given);

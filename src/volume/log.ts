@@ -135,6 +135,20 @@ export interface ScrubOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
+export interface RebuildOptions extends ScrubOptions {
+  /** The place where to begin: `next` of an earlier call. */
+  readonly from?: number | undefined;
+  /** Segments to be done in this call; 0 or left out: all. */
+  readonly segments?: number | undefined;
+}
+
+export interface RebuildResult {
+  readonly problems: LogProblem[];
+  readonly mended: LogProblem[];
+  /** The place where to go on; left out: all is done. */
+  readonly next?: number | undefined;
+}
+
 export interface LogVolumeFigures {
   readonly segmentCount: number;
   readonly segmentsHeld: number;
@@ -463,21 +477,34 @@ export class Log {
    * @returns what could not be mended, and the places that were, or would be
    */
   async scrub(options: ScrubOptions = {}): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
-    return this.#mend(SPACE_NONE, options.report === true ? 1 : 0, options);
+    const { problems, mended } = await this.#mend(SPACE_NONE, options.report === true ? 1 : 0, options);
+    return { problems, mended };
   }
 
-  /** Fills the members of a storage volume that are being rebuilt. When it resolves they are whole, and may be set online. */
-  async rebuild(volumeId: number, options: ScrubOptions = {}): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
-    return this.#mend(volumeId, 2, options);
+  /**
+   * Fills the members of a storage volume that are being rebuilt, all of it or in parts. When it resolves without `next` they are whole, and may be set online.
+   * With `next`, what lies before that place is durable on them, and stays right while they are rebuilding, across closing and crashes too: a later call
+   * goes on from there.
+   */
+  async rebuild(volumeId: number, options: RebuildOptions = {}): Promise<RebuildResult> {
+    const { from = 0, segments = 0, ...rest } = options;
+    const { result, ...found } = await this.#mend(volumeId, 2, rest, from, segments);
+    return { ...found, next: result > 0 ? result : undefined };
   }
 
-  /** Ends a scrub or rebuild: it rejects with VARVE_CLOSED. */
+  /** Ends a scrub, which rejects with VARVE_CLOSED, or a rebuild, which resolves with `next` when it has done something. */
   cancelScrub(): void {
     this.#call(() => this.#core.scrubCancel?.());
   }
 
-  async #mend(volumeId: number, mode: number, options: ScrubOptions): Promise<{ problems: LogProblem[]; mended: LogProblem[] }> {
-    if (this.#core.scrubCancel === undefined) return { problems: [], mended: [] }; // a core without RAID: nothing is redundant
+  async #mend(
+    volumeId: number,
+    mode: number,
+    options: ScrubOptions,
+    from = 0,
+    segments = 0,
+  ): Promise<{ problems: LogProblem[]; mended: LogProblem[]; result: number }> {
+    if (this.#core.scrubCancel === undefined) return { problems: [], mended: [], result: 0 }; // a core without RAID: nothing is redundant
     const problems: LogProblem[] = [];
     const mended: LogProblem[] = [];
     const take = (): void => {
@@ -490,14 +517,14 @@ export class Log {
     const stop = (): void => this.cancelScrub();
     options.signal?.addEventListener('abort', stop, { once: true });
     try {
-      await this.loop.run(KIND.SCRUB, volumeId, mode, undefined, this.#subject, undefined, take);
+      const result = await this.loop.run(KIND.SCRUB, volumeId, mode, undefined, this.#subject, undefined, take, from, segments);
+      return { problems, mended, result };
     } catch (error) {
       options.signal?.throwIfAborted();
       throw error;
     } finally {
       options.signal?.removeEventListener('abort', stop);
     }
-    return { problems, mended };
   }
 
   async #findings(mode: 0 | 1, signal: AbortSignal | undefined): Promise<LogProblem[]> {

@@ -226,7 +226,34 @@ export function makeHistory(seed: number): History {
       steps.push({ op, a, at, count: random.below(4), flag: CUT_KILL, wait: true, turns: 0, seed: random.word() });
     }
   }
-  return seed >= RAID_SEEDS ? withMembers({ seed, setup, steps }, random) : { seed, setup, steps };
+  if (seed < RAID_SEEDS) return { seed, setup, steps };
+  const history = withMembers({ seed, setup, steps }, random);
+  return seed % 8 === 5 ? withCutRebuilds(history, random) : history;
+}
+
+/** The same, with rebuilds that a crash cuts off and that go on: left to chance they are too rare, for three things must follow each other. */
+function withCutRebuilds(history: History, random: Random): History {
+  const ops = ['lose', 'rebuild', 'crash', 'crash'] as const;
+  const steps: Step[] = [];
+  let next = 0;
+  let gap = 0;
+  for (const step of history.steps) {
+    steps.push(step);
+    if (gap-- > 0) continue;
+    gap = random.between(1, 8);
+    const op = ops[next++ % ops.length] as (typeof ops)[number];
+    steps.push({
+      op,
+      a: random.word(),
+      at: random.word(),
+      count: op === 'lose' ? 0 : op === 'rebuild' ? random.between(1, 7) : random.below(30),
+      flag: random.word(),
+      wait: false,
+      turns: random.pick([0, 2, 10, 30]),
+      seed: random.word(),
+    });
+  }
+  return { ...history, steps };
 }
 
 const LEVELS = { single: 0, raid0: 1, raid1: 2, raid5: 3, raid6: 4, raid10: 5 } as const;

@@ -79,6 +79,8 @@ interface MemberState {
   rotten: boolean;
   /** How often it was begun to be filled. A rebuild is of one filling: what was written between two of them it need not have met. */
   filling: number;
+  /** Place up to which a filling that is done in parts has come: durable, as in a catalogue. */
+  filled: number;
 }
 
 const SINGLE: Raid = { level: 0, members: 1, strip: 1, segmentBlocks: 0 };
@@ -199,7 +201,7 @@ class World {
         const device = new SimulatedDevice({ sizeBytes: this.#rootBack(group) + DATA_OFFSET, random: this.#random, arena });
         this.#devices.push(device);
         if (use) device.scribble(use === 1 ? 1 : 0.3);
-        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false, filling: 0 };
+        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false, filling: 0, filled: 0 };
         this.#memberOf.set(device, member);
         return member;
       });
@@ -284,6 +286,7 @@ class World {
     members.forEach((member, index) => {
       // Without a member: its absence is committed first.
       if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
+      if (member.gone) member.filled = 0; // what is written from now on it does not get
       if (member.state !== 'online')
         driver.core.memberSet?.(place.id, index, member.state === 'out' || member.gone ? MEMBER.OUT : MEMBER.REBUILDING);
     });
@@ -458,6 +461,7 @@ class World {
         if (broken) throw new Violation(`P1/P2: ${broken}`);
         this.#snapshots();
         this.#fuse.left = -1;
+        this.#rebuildOn();
         return;
       } catch (error) {
         if (!(error instanceof PowerCut)) throw error;
@@ -487,6 +491,7 @@ class World {
     const broken = this.#model.adopt(this.#observed);
     if (broken) throw new Violation(`P1/P2 after a clean close: ${broken}`);
     this.#snapshots();
+    if (!readOnly) this.#rebuildOn();
   }
 
   #liveCounts(): void {
@@ -795,6 +800,7 @@ class World {
       return;
     }
     if (back.state === 'online') return;
+    const goesOn = back.state === 'rebuilding' && !back.gone;
     if (back.gone) back.gone = false;
     else if (back.state === 'out' && step.flag & 1) back.device.scribble();
     if (this.#options.plant === PLANT_STALE_TRUSTED) {
@@ -805,17 +811,54 @@ class World {
     back.rotten = false;
     back.device.disarm();
     back.state = 'rebuilding';
-    const filling = ++back.filling;
+    if (!goesOn) {
+      back.filling++;
+      back.filled = 0;
+    }
     driver.core.memberSet?.(place.id, away, MEMBER.REBUILDING);
-    this.#event('rebuild begun');
-    const ticket = driver.submit(KIND.SCRUB, place.id, 2);
+    this.#event(goesOn && back.filled > 0 ? 'rebuild goes on' : 'rebuild begun');
+    this.#rebuild(place, back, step, 0);
+  }
+
+  /** Rebuilds that were cut off in the middle go on by themselves, as a pool has it. */
+  #rebuildOn(): void {
+    for (const place of this.#assigned) {
+      const back = (this.#groups[place.device] as MemberState[]).find((member) => member.state === 'rebuilding' && !member.gone);
+      if (!back || back.filled === 0) continue;
+      this.#event('rebuild goes on');
+      const flag = this.#random.word();
+      this.#rebuild(place, back, { ...QUIET, wait: false, count: this.#random.below(8), at: this.#random.word(), flag }, 0);
+    }
+  }
+
+  /** Fills the members of a storage volume that are being rebuilt, in parts or all in one; `back` is online when that comes to an end. */
+  #rebuild(place: Place, back: MemberState, step: Step, part: number): void {
+    const driver = this.#driver as Driver;
+    const group = this.#groups[place.device] as MemberState[];
+    const filled = group
+      .filter((member) => member.state === 'rebuilding' && !member.gone)
+      .map((member) => ({ member, filling: member.filling }));
+    const { filling } = back;
+    const from = Math.min(...filled.map(({ member }) => member.filled));
+    const ticket = driver.submit(KIND.SCRUB, place.id, 2, from, step.count === 0 ? 0 : 1 + (step.count % 7));
     this.#go(ticket, step, (ended) => {
       if (ended.state !== 'done') return this.#tolerate('rebuild', ended, [], true);
       const found = this.#findings();
       if (found.damage) throw new Violation(`rebuild cannot mend ${found.damage}`);
-      if (back.state !== 'rebuilding' || back.filling !== filling || back.gone || !this.#assigned.includes(place)) return;
+      if (!this.#assigned.includes(place)) return;
+      const to = ended.result > 0 ? ended.result : 2 * (this.#setup.segments[place.device] as number);
+      for (const one of filled) {
+        const { member } = one;
+        if (member.state === 'rebuilding' && member.filling === one.filling && !member.gone) member.filled = Math.max(member.filled, to);
+      }
+      if (back.state !== 'rebuilding' || back.filling !== filling || back.gone) return;
+      if (ended.result > 0) {
+        this.#event('rebuilt in part');
+        if ((step.at >>> ((part * 3) % 30)) & 7) this.#rebuild(place, back, step, part + 1); // else another step goes on
+        return;
+      }
       back.state = 'online';
-      driver.core.memberSet?.(place.id, away, MEMBER.ONLINE);
+      driver.core.memberSet?.(place.id, group.indexOf(back), MEMBER.ONLINE);
       this.#event('rebuilt');
       if (step.flag & 16 && !this.#hurt()) this.#rebuiltWell(place.id);
     });
