@@ -1,10 +1,10 @@
 // The memory of a mapped block and of a history entry. `ours` is by extent: the arena's whole length over what it holds, headers, slack and the holes between
-// allocations counted. `also.used` leaves the holes out: they serve whatever fits, but while a table only grows, little does.
+// allocations counted, when the holes have been taken out as each checkpoint does. `also` has what is allocated, and the extent before.
 //
 // Blocks are mapped in random order over all leaves at once, which is the worst there is for an allocator: every leaf grows, step by step, at the same time.
 import { plain } from './harness/measure.ts';
 import { Digest, expectSame, round, type Context, type Question, type Result } from './harness/question.ts';
-import { LEAF_BLOCKS, Table, type Size } from './harness/table.ts';
+import { LEAF_BLOCKS, Table, type Size, type Squeezed } from './harness/table.ts';
 import { permutation, random } from './harness/workload.ts';
 
 const FILLS = [
@@ -21,10 +21,16 @@ function found({ core }: Table, blocks: number): Digest {
   return digest;
 }
 
-function answer(name: string, about: string, bar: string, from: Size, to: Size, count: number, digest: Digest): Result {
-  const used = (to.used - from.used) / count;
-  const extent = (to.extent - from.extent) / count;
-  return plain({ name, about, ours: extent, bar, unit: 'bytes', also: { used: round(used), count }, hash: digest.toString() });
+/** From one size of a table to another, its holes taken out at the end as a checkpoint does. */
+function answer(name: string, about: string, bar: string, from: Size, to: Squeezed, count: number, digest: Digest): Result {
+  const each = (bytes: number): number => round(bytes / count);
+  const also = {
+    used: each(to.used - from.used),
+    beforeSqueeze: each(to.extentBefore - from.extent),
+    squeezeMilliseconds: round(to.milliseconds),
+    count,
+  };
+  return plain({ name, about, ours: (to.extent - from.extent) / count, bar, unit: 'bytes', also, hash: digest.toString() });
 }
 
 /** Mapped at random, with five births; where all are mapped, overwritten under three snapshots as well. */
@@ -46,7 +52,7 @@ function scattered(context: Context, name: string, fill: number): Result[] {
     birth: (index) => 1 + Math.floor((index * 5) / blocks.length),
   });
   expectSame('memory: mapped', table.core.mappedBlocks(0), blocks.length);
-  const mapped = table.size;
+  const mapped = table.squeeze();
   const about = `bytes of memory for a mapped block, ${fill} of ${LEAF_BLOCKS} blocks of each leaf mapped in random order, holes counted`;
   const results = [answer(`memory.${name}`, about, '<= 12', before, mapped, blocks.length, found(table, leaves * LEAF_BLOCKS))];
   if (fill < LEAF_BLOCKS) return results;
@@ -60,14 +66,14 @@ function scattered(context: Context, name: string, fill: number): Result[] {
     });
   }
   const entries = table.core.historyEntries(0);
-  const grown = table.size;
+  const overwritten = table.squeeze();
   results.push(
     answer(
       'memory.history',
       'bytes of memory for a history entry: half as many random overwrites as there are blocks, under each of three snapshots',
       '<= 20',
       mapped,
-      grown,
+      overwritten,
       entries,
       found(table, blocks.length),
     ),
@@ -81,7 +87,7 @@ function sequential(context: Context): Result {
   const before = table.size;
   // A record holds 127 blocks; its header takes a slot before them.
   table.map({ count, virtualBlock: (index) => index, storageBlock: (index) => index + Math.floor(index / 127) + 1, birth: () => 1 });
-  const after = table.size;
+  const after = table.squeeze();
   expectSame('memory: mapped', table.core.mappedBlocks(0), count);
   return answer(
     'memory.sequential',

@@ -12,6 +12,7 @@
 // - size counts the header, is a multiple of 8 and at least 16; bit 0 = this block is free, bit 1 = the block before is.
 // - Two free blocks never touch, and the block below `top` is never free: freed there, it sinks into the untouched end.
 //   So the arena's extent falls again when its last blocks go.
+// - Blocks may slide together: their owners mark those that they can follow, and bit 2 says so while it lasts.
 // - The memory never grows in here. What does not fit traps: callers asked available() first. A memory that the host
 //   grew is noticed because its size is read anew each time.
 // - Shrinking with resize() never moves a block and never needs room.
@@ -23,6 +24,7 @@ const LEVELS: u32 = 25; // 0: linear; 1…24: sizes from 2^8 to 2^32 - 1
 const BLOCK_MIN: u32 = 16;
 const FREE: u32 = 1;
 const PREVIOUS_FREE: u32 = 2;
+const MARKED: u32 = 4; // while blocks slide
 const SIZE_MASK: u32 = ~7;
 
 let levelBitmap: u32 = 0;
@@ -278,6 +280,11 @@ export function available(): u32 {
   return end > first ? end - first : 0;
 }
 
+/** Where available() begins: scratch for one call that allocates nothing. */
+export function untouched(): u32 {
+  return top + 12;
+}
+
 /** Sum of what is allocated, headers and rounding included. */
 export function heapUsedBytes(): f64 {
   return <f64>usedBytes;
@@ -317,4 +324,72 @@ export function allocatorVerify(): u32 {
   if (block != top) return 6;
   if (previousFree) return 7;
   return used == usedBytes ? 0 : 8;
+}
+
+// --- sliding: blocks move down against each other, and the holes between them become one -------------------------------
+//
+//   before   │ used │ hole │ marked │ hole │ marked │ stays │ hole │ marked │ …
+//   after    │ used │ marked │ marked │ hole        │ stays │ marked │ hole │ …
+//
+// slideMark() some, slideBegin() at the lowest of them, slideNext() once for each, slideEnd(). Nothing else in between.
+
+let slideFrom: u32 = 0; // the block to be looked at next
+let slideTo: u32 = 0; // where the next block that moves goes: what lies from here to slideFrom is free, and in no list
+
+export function slideMark(pointer: u32): void {
+  store<u32>(pointer - 4, load<u32>(pointer - 4) | MARKED);
+}
+
+/** The hole before this block, if there is one, is the first that is filled. */
+export function slideBegin(pointer: u32): void {
+  slideFrom = pointer - 4;
+  slideTo = slideFrom;
+  if (!(load<u32>(slideFrom) & PREVIOUS_FREE)) return;
+  slideTo -= load<u32>(slideFrom - 4);
+  unlink(slideTo);
+}
+
+/** Moves the next marked block down. Its new pointer. */
+export function slideNext(): u32 {
+  while (true) {
+    assert(slideFrom < top);
+    const block = slideFrom;
+    const header = load<u32>(block);
+    const size = header & SIZE_MASK;
+    slideFrom += size;
+    if (header & FREE) {
+      unlink(block);
+    } else if (header & MARKED) {
+      const to = slideTo;
+      if (to != block) memory.copy(to + 4, block + 4, size - 4);
+      store<u32>(to, size);
+      slideTo += size;
+      return to + 4;
+    } else {
+      slideGap(block);
+      slideTo = slideFrom;
+    }
+  }
+}
+
+/** Answers the address behind the hole that is left. */
+export function slideEnd(): u32 {
+  if (slideFrom < top && load<u32>(slideFrom) & FREE) {
+    unlink(slideFrom);
+    slideFrom += load<u32>(slideFrom) & SIZE_MASK;
+  }
+  slideGap(slideFrom);
+  return slideFrom;
+}
+
+// What is free before `end`, a block in use or the top, becomes a hole.
+function slideGap(end: u32): void {
+  if (end == top) {
+    top = slideTo;
+    store<u32>(top, 0);
+  } else if (end != slideTo) {
+    link(slideTo, end - slideTo);
+  } else {
+    store<u32>(end, load<u32>(end) & ~PREVIOUS_FREE);
+  }
 }

@@ -31,6 +31,8 @@ export const COUNT_IMAGE_REFUSED: u32 = 24; // a malformed leaf image
 export const COUNT_CHUNK_FREED: u32 = 25; // a part of the directory emptied and went
 export const COUNT_DIFF_SKIP: u32 = 26; // a diff passed over a leaf without reading it
 export const COUNT_TRIM_LEAF: u32 = 27; // a trim found a leaf to work on
+export const COUNT_IMAGE_DIRECT: u32 = 28; // a leaf was made from its image in place
+export const COUNT_PUT_RECOVERED: u32 = 29; // replay put a block into a leaf that kept its form and its history
 
 export function count(id: u32): void {
   if (!PLANTS) return; // the published core is smaller and faster without

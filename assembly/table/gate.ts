@@ -15,12 +15,14 @@ export let recovering: bool = false;
 let sequences: u32 = 0;
 let gateCapacity: u32 = 0;
 let gateCount: u32 = 0;
+let most: u64 = 0; // the highest applied sequence: behind it no leaf has anything already
 
 /** Recovery begins; room for `capacity` leaf images (8 bytes each), more are added as they come. */
 export function gateBegin(capacity: u32): void {
   recovering = true;
   gateCapacity = capacity < 16 ? 16 : capacity;
   gateCount = 0;
+  if (RAID) most = 0;
   sequences = allocate(gateCapacity * 8);
 }
 
@@ -36,6 +38,7 @@ export function gateSet(leaf: u32, appliedSequence: u64): void {
     store<u32>(leaf, index, LEAF_APPLIED);
   }
   store<u64>(sequences + (index - 1) * 8, appliedSequence);
+  if (RAID && appliedSequence > most) most = appliedSequence;
 }
 
 export function gateEnd(): void {
@@ -46,6 +49,7 @@ export function gateEnd(): void {
 
 /** Whether the leaf's image has the change with this sequence already. Asked only while recovering. */
 export function gateHas(leaf: u32, sequence: u64): bool {
+  if (RAID && sequence > most) return false;
   const index = load<u32>(leaf, LEAF_APPLIED);
   if (!index || load<u64>(sequences + (index - 1) * 8) < sequence) return false;
   if (PLANTS && planted == PLANT_REPLAY_IGNORES_APPLIED) return false;

@@ -10,11 +10,13 @@
 //
 // An image is bytes from a disk: everything is checked before it is believed. Where an address lies outside the attached
 // storage volumes, an order, a range or a reserved byte is wrong, the reader refuses and leaves no trace.
-import { COUNT_IMAGE_REFUSED, count } from '../std/counters';
-import { LEAF_NONE, SLOT_ROOM, slotFind, slotMake } from './directory';
+import { allocate, free } from '../std/allocator';
+import { COUNT_ENTER_EXTENTS, COUNT_IMAGE_DIRECT, COUNT_IMAGE_REFUSED, count } from '../std/counters';
+import { LEAF_NONE, SLOT_ROOM, slotFill, slotFind, slotMake } from './directory';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_DEATH, HISTORY_HEADER, HISTORY_VOLUME, historyMake } from './history';
-import { ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, LEAF_HISTORY, LEAF_NEWEST_CHANGE, RUN_BIRTH, RUN_BLOCK, RUN_BYTES, RUN_VOLUME,
-  SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks } from './layout';
+import { ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, GROUP_BYTES, GROUP_RANK, LEAF_CAPACITY, LEAF_COUNT, LEAF_HEADER, LEAF_HISTORY,
+  LEAF_NEWEST_CHANGE, RUN_BIRTH, RUN_BLOCK, RUN_BYTES, RUN_VOLUME, SHAPE_DENSE, SHAPE_MASK, SHAPE_PACKED, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE,
+  leafBlocks, packedEntries } from './layout';
 import { entryStore, leafBuild, leafExpand, leafMake, leafRebuild, measure, measuredPresent, measuredRuns, scratchOther, writeRuns, mappedIn } from './leaf';
 import { liveBlocks } from './live';
 import { SPACE_HISTORY, spacePointer, mappedAdd } from './space';
@@ -83,8 +85,8 @@ export function leafImageWrite(spaceId: u32, leafIndex: u32, into: u32): u32 {
   return size;
 }
 
-// The volume that was asked for last and its blocks: most leaves have one.
-let rangeVolume: u32 = VOLUME_ABSENT;
+// The volume that was asked for last and its blocks: most leaves have one. A hole is never asked for, so VOLUME_HOLE: none yet.
+let rangeVolume: u32 = VOLUME_HOLE;
 let rangeBlocks: u64 = 0;
 
 // Whether (volume, block …, birth) can be: a hole, or `length` blocks that exist; born between 1 and the leaf's newest change.
@@ -176,6 +178,80 @@ function checkHistory(from: u32, amount: u32, newest: u32, entries: u32): bool {
   return true;
 }
 
+// A packed image without a history goes straight into a leaf of its final size: 26,000,000 mappings take 60 ms less than by way of
+// a scratch array (2026-11), and no leaf that is too small is left behind as a hole. The leaf has the shape that leafBuild()
+// would give it. False when malformed.
+function readDirect(space: u32, leafIndex: u32, from: u32, present: u32, newest: u32): bool {
+  const dense = present * 16 >= leafBlocks * 15;
+  const leaf = allocate(dense ? LEAF_HEADER + leafBlocks * ENTRY_BYTES : packedEntries + present * ENTRY_BYTES);
+  clear(leaf, LEAF_HEADER);
+  const mapped = fill(leaf, dense, from, present, newest);
+  if (mapped < 0) {
+    free(leaf);
+    return false;
+  }
+  store<u16>(leaf, present, LEAF_COUNT);
+  store<u16>(leaf, dense ? leafBlocks : present, LEAF_CAPACITY);
+  store<u32>(leaf, newest, LEAF_NEWEST_CHANGE);
+  const shape = dense ? SHAPE_DENSE : SHAPE_PACKED;
+  slotFill(space, slotMake(space, leafIndex), leaf | shape);
+  mappedAdd(space, mapped);
+  count(COUNT_ENTER_EXTENTS + shape - 1);
+  count(COUNT_IMAGE_DIRECT);
+  return true;
+}
+
+// The body of such a leaf. How many of its blocks are mapped, -1 when the image is malformed.
+function fill(leaf: u32, dense: bool, from: u32, present: u32, newest: u32): i32 {
+  let block = from + imageBitmapBytes();
+  let birth = block + present * 4;
+  let volume = birth + present * 4;
+  const last = volume + present * 2;
+  if (present & 1 && load<u16>(last)) return -1;
+  let to = leaf + (dense ? LEAF_HEADER : packedEntries);
+  let usual: u32 = VOLUME_HOLE; // the volume of most, once it is known to be believable, and its blocks
+  let usualBlocks: u64 = 0;
+  let mapped: i32 = 0;
+  for (let first: u32 = 0; first < leafBlocks; first += 64) {
+    let bits = leafBlocks < 64 ? <u64>load<u32>(from) : load<u64>(from + (first >> 3));
+    if (leafBlocks < 32 && bits >> leafBlocks) return -1;
+    const amount = <u32>popcnt<u64>(bits);
+    if (volume + amount * 2 > last) return -1;
+    if (!dense) {
+      const group = leaf + LEAF_HEADER + (first >> 6) * GROUP_BYTES;
+      store<u64>(group, bits);
+      store<u16>(group, (to - leaf - packedEntries) / ENTRY_BYTES, GROUP_RANK);
+    }
+    const end = volume + amount * 2;
+    while (volume < end) {
+      if (dense) for (; !(bits & 1); bits >>= 1, to += ENTRY_BYTES) entryStore(to, VOLUME_ABSENT, 0, 0);
+      bits >>= 1;
+      const itsVolume = <u32>load<u16>(volume);
+      const itsBlock = load<u32>(block);
+      const itsBirth = load<u32>(birth);
+      if (itsVolume != usual || <u64>itsBlock >= usualBlocks || itsBirth - 1 >= newest) {
+        if (!believable(itsVolume, itsBlock, itsBirth, 1, newest)) return -1;
+        if (itsVolume != VOLUME_HOLE) {
+          usual = itsVolume;
+          usualBlocks = rangeBlocks;
+        } else mapped--;
+      }
+      mapped++;
+      store<u64>(to, <u64>itsBlock | (<u64>itsBirth << 32));
+      store<u16>(to, itsVolume, ENTRY_VOLUME);
+      to += ENTRY_BYTES;
+      block += 4;
+      birth += 4;
+      volume += 2;
+    }
+    if (dense) {
+      const behind = leaf + LEAF_HEADER + min<u32>(first + 64, leafBlocks) * ENTRY_BYTES;
+      for (; to < behind; to += ENTRY_BYTES) entryStore(to, VOLUME_ABSENT, 0, 0);
+    }
+  }
+  return volume == last ? mapped : -1;
+}
+
 function readChecked(space: u32, leafIndex: u32, from: u32, length: u32): bool {
   if (length < IMAGE_HEADER || leafIndex == LEAF_NONE) return false;
   const shape = <u32>load<u16>(from);
@@ -187,7 +263,11 @@ function readChecked(space: u32, leafIndex: u32, from: u32, length: u32): bool {
   if (<u64>IMAGE_HEADER + bodyBytes + <u64>historyCount * HISTORY_BYTES != length) return false;
   const body = from + IMAGE_HEADER;
   const entries = scratchOther;
-  rangeVolume = VOLUME_ABSENT;
+  rangeVolume = VOLUME_HOLE;
+  if (RAID && shape == IMAGE_PACKED && !historyCount) {
+    const existing = slotFind(space, leafIndex);
+    return !(existing && load<u32>(existing)) && readDirect(space, leafIndex, body, amount, newest);
+  }
   if (!(shape == IMAGE_RUNS ? readRuns(body, amount, newest, entries) : readPacked(body, amount, newest, entries))) return false;
   if (!checkHistory(body + bodyBytes, historyCount, newest, entries)) return false;
   const existing = slotFind(space, leafIndex);

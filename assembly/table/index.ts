@@ -25,3 +25,4 @@ export { recountBegin, recountStep, tableRecount } from './recount';
 export { leafImageRead, leafImageRoom, leafImageSize, leafImageWrite } from './image';
 export { gateBegin, gateEnd, gateSet, recovering } from './gate';
 export { releasedImageTake } from './release';
+export { squeezeStep, squeezeWanted } from './squeeze';

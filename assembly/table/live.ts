@@ -7,7 +7,8 @@
 import { allocateZeroed, free, resize } from '../std/allocator';
 import { PLANT_LIVE_OFF_BY_ONE, planted } from '../std/plant';
 import { recovering } from './gate';
-import { clear } from '../std/bytes';
+import { ENTRY_BYTES, ENTRY_VOLUME, VOLUME_ABSENT } from './layout';
+import { bump, clear } from '../std/bytes';
 
 const SEGMENT_BLOCKS: usize = 0;
 const SHIFT: usize = 4;
@@ -81,6 +82,35 @@ export function liveAdd(volume: u32, block: u32): void {
   const cell = record + COUNTS + segment * 4;
   store<u32>(cell, load<u32>(cell) + 1);
   store<u32>(record, load<u32>(record, TOTAL) + 1, TOTAL);
+}
+
+/**
+ * Counts what the entries (of 10 bytes, as leaves have them) from `at` to `end` map. Nearly all are of one volume, so its record is looked
+ * up once, and its total changes once.
+ */
+export function liveAddEntries(entries: u32, end: u32): void {
+  if (recovering) return;
+  let volume: u32 = VOLUME_ABSENT;
+  let record: u32 = 0;
+  let segments: u32 = 0;
+  let added: u32 = 0;
+  for (let at = entries; at < end; at += ENTRY_BYTES) {
+    const its = <u32>load<u16>(at, ENTRY_VOLUME);
+    if (its >= VOLUME_ABSENT) continue;
+    if (its != volume) {
+      if (record) bump(record, TOTAL, added);
+      added = 0;
+      volume = its;
+      record = recordOf(its);
+      assert(record);
+      segments = load<u32>(record, SEGMENT_COUNT);
+    }
+    const segment = segmentOf(record, load<u32>(at));
+    assert(segment < segments);
+    bump(record, COUNTS + segment * 4, 1);
+    added++;
+  }
+  if (record) bump(record, TOTAL, added);
 }
 
 export function liveRemove(volume: u32, block: u32, sequence: u64): void {

@@ -13,18 +13,18 @@
 //   nothing    absent; HOLE when a baseline lies under the chain (SPACE_EXTERNAL)
 // A hole stays the hole it is.
 import { COUNT_HISTORY_INSERT, COUNT_HOLE_MADE, COUNT_HOLE_TO_HISTORY, COUNT_MOVE_CURRENT, COUNT_MOVE_HISTORY, COUNT_MOVE_REFUSED,
-  COUNT_TRIM_LEAF, count } from '../std/counters';
+  COUNT_PUT_RECOVERED, COUNT_TRIM_LEAF, count } from '../std/counters';
 import { PLANT_FREE_SNAPSHOT_BLOCK, PLANT_MOVE_UNCONDITIONAL, PLANT_TRIM_DROPS_HOLE, planted } from '../std/plant';
 import { LEAF_NONE, directoryNext, slotChunk, slotFind, slotMake } from './directory';
 import { gateHas, recovering } from './gate';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_VOLUME, historyFrom, historyMerge, historyStore } from './history';
-import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, KIND_ABSENT, KIND_HOLE, KIND_MAPPED, SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT,
+import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, KIND_ABSENT, KIND_HOLE, KIND_MAPPED, LEAF_HEADER, SHAPE_DENSE, SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT,
   VOLUME_HOLE, leafMask, leafShift } from './layout';
 import { entryAt, entryBirth, entryBlock, entryGet, entrySet, entryStore, entryVolume, leafDirty, leafExpand, leafMake, leafRebuild, leafTighten,
   leafTouch, scratchHistory, scratchOther, scratchRecords } from './leaf';
 import { liveAdd, liveRemove } from './live';
 import { tableResolveRange } from './lookup';
-import { SPACE_EXTERNAL, SPACE_FLAGS, SPACE_PARENT, SPACE_PARENT_EPOCH, pinnedBetween, spacePointer, mappedAdd } from './space';
+import { SPACE_EXTERNAL, SPACE_FLAGS, SPACE_PARENT, SPACE_PARENT_EPOCH, SPACE_PIN_COUNT, pinnedBetween, spacePointer, mappedAdd } from './space';
 import { clear } from '../std/bytes';
 
 // Entries on their way to the history, in scratchHistory.
@@ -41,6 +41,16 @@ function retire(space: u32, i: u32, volume: u32, block: u32, birth: u32, epoch: 
   }
 }
 
+// Most puts of a replay: into a dense leaf, over a mapping that no pin can see. Nothing is counted while recovering, so nothing but
+// the entry changes. False, and nothing done, where there is more to it.
+function putRecovered(space: u32, leaf: u32, i: u32, volume: u32, block: u32, birth: u32): bool {
+  const at = leaf + LEAF_HEADER + i * ENTRY_BYTES;
+  if (<u32>load<u16>(at, ENTRY_VOLUME) >= VOLUME_ABSENT || (load<u32>(space, SPACE_PIN_COUNT) && load<u32>(at, ENTRY_BIRTH) < birth)) return false;
+  entryStore(at, volume, block, birth);
+  count(COUNT_PUT_RECOVERED);
+  return true;
+}
+
 /** A new mapping, born at the current epoch. Needs leafRoom(). */
 export function tablePut(spaceId: u32, vblock: u64, volume: u32, block: u32, birth: u32, sequence: u64): void {
   const space = spacePointer(spaceId);
@@ -51,6 +61,11 @@ export function tablePut(spaceId: u32, vblock: u64, volume: u32, block: u32, bir
   if (!word) word = leafMake(space, slot);
   else if (recovering && gateHas(word & ~SHAPE_MASK, sequence)) return;
   const i = <u32>vblock & leafMask;
+  if (RAID && recovering && (word & SHAPE_MASK) == SHAPE_DENSE && putRecovered(space, word & ~SHAPE_MASK, i, volume, block, birth)) {
+    leafTighten(slot, i);
+    leafTouch(load<u32>(slot) & ~SHAPE_MASK, chunk, birth);
+    return;
+  }
   entryGet(word, i);
   const at = entryAt;
   const oldVolume = entryVolume;

@@ -2,7 +2,7 @@
 import { HISTORY_BLOCK, HISTORY_BYTES, HISTORY_HEADER, HISTORY_VOLUME } from './history';
 import { ENTRY_BYTES, ENTRY_VOLUME, LEAF_COUNT, LEAF_HEADER, LEAF_HISTORY, RUN_BLOCK, RUN_BYTES, RUN_VOLUME, SHAPE_DENSE, SHAPE_EXTENTS, SHAPE_MASK,
   VOLUME_ABSENT, leafBlocks, packedOverhead } from './layout';
-import { liveAdd, liveRemove } from './live';
+import { liveAdd, liveAddEntries, liveRemove } from './live';
 
 function visit(volume: u32, block: u32, add: bool, sequence: u64): void {
   if (volume >= VOLUME_ABSENT) return;
@@ -28,7 +28,8 @@ export function leafCountLive(word: u32, add: bool, sequence: u64): void {
   } else {
     if (shape != SHAPE_DENSE) at += packedOverhead;
     const end = at + (shape == SHAPE_DENSE ? leafBlocks : amount) * ENTRY_BYTES;
-    for (; at < end; at += ENTRY_BYTES) visit(load<u16>(at, ENTRY_VOLUME), load<u32>(at), add, sequence);
+    if (RAID && add) liveAddEntries(at, end);
+    else for (; at < end; at += ENTRY_BYTES) visit(load<u16>(at, ENTRY_VOLUME), load<u32>(at), add, sequence);
   }
   const history = load<u32>(leaf, LEAF_HISTORY);
   if (!history) return;

@@ -20,6 +20,7 @@ import { CUT_BYTES } from '../format/root';
 import {
   LEAF_DIRTY, LEAF_FLAGS, LEAF_IMAGE, cursorLeaf, cursorShape, cursorSpace, largestHistoryBytes, leafCursorBegin, leafCursorNext,
   leafCursorNextDirty, leafCursorSet, leafImageSize, leafImageWrite, leafMarkDirty, liveCount, releasedImageTake, spaceUid,
+  squeezeStep, squeezeWanted,
 } from '../table/index';
 import { NODE_BYTES } from '../format/page';
 import {
@@ -30,7 +31,7 @@ import {
 import {
   bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBytes, bufferPlace,
 } from '../log/writer';
-import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED } from '../log/counting';
+import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED, C_SQUEEZED } from '../log/counting';
 import { collectFree, flushRun } from './flush';
 import {
   checkpointNumber, checkpointNumberSet, cutCount, cutCountSet, cuts, rootCleanSet, rootRun, startSequence, startSequenceSet, topNodes, topSet,
@@ -126,6 +127,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (!stateReference) return noRoom(ticket);
       cursorAtSpace = 0;
       cursorAtLeaf = 0;
+      if (RAID) squeezing = !closing && squeezeWanted();
       store<u32>(ticket, 2, T_STATE);
       continue;
     }
@@ -135,6 +137,12 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
         continue;
       }
       if (lacks(roomNeeded())) return MEMORY;
+      if (RAID && squeezing) {
+        squeezing = squeezeStep();
+        count(C_SQUEEZED);
+        planClear(ticket);
+        return PLAN; // as below
+      }
       drainReleased();
       leafCursorBegin();
       if (cursorAtSpace || cursorAtLeaf) leafCursorSet(cursorAtSpace, cursorAtLeaf);
@@ -218,6 +226,9 @@ function noteTop(): void {
   clear(pendingTop, 768);
   for (let i: u32 = 0; i < pendingTopCount; i++) memory.copy(pendingTop + i * NODE_BYTES, node(pendingHeight, i), NODE_BYTES);
 }
+
+/** The holes of the table's memory are being taken out: now, because a checkpoint looks at every leaf that changed anyway. */
+let squeezing: bool = false;
 
 function nextKey(): void {
   cursorAtSpace = cursorSpace;

@@ -45,7 +45,7 @@ import {
   readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
-import { C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
+import { C_IMAGE_AHEAD, C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
 import { checkpointRun, listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
 import { collectFree } from './flush';
@@ -314,6 +314,7 @@ const BATCH: u32 = 64;
 const batch: usize = memory.data(256); // index in the level of each page of the batch
 let batchCount: u32 = 0;
 let batchArea: u32 = 0;
+let batchAt: u32 = 0; // the page of the batch that is being taken
 let loadLevel: u32 = 0;
 let loadKind: u32 = 0;
 let loadAt: u32 = 0;
@@ -429,7 +430,12 @@ let order: u32 = 0;
 function orderMake(): void {
   let total = levelCount(0);
   order = allocate(total * 4 + 8);
-  for (let i: u32 = 0; i < total; i++) store<u32>(order + (i << 2), i);
+  let sorted = true;
+  for (let i: u32 = 0; i < total; i++) {
+    store<u32>(order + (i << 2), i);
+    if (RAID && sorted && i && later(i - 1, i)) sorted = false;
+  }
+  if (RAID && sorted) return; // one checkpoint wrote all of them, or nearly
   // Heapsort with the last one on top, so that the array ends up descending.
   for (let i = <i32>(total / 2) - 1; i >= 0; i--) sift(<u32>i, total);
   for (let last = <i32>total - 1; last > 0; last--) {
@@ -525,6 +531,7 @@ function treeLoad(ticket: u32): u32 {
     }
     for (let i: u32 = 0; i < batchCount; i++) {
       let index = load<u32>(batch + (i << 2));
+      batchAt = i;
       if (!takePage(batchArea + i * BLOCK_BYTES, index)) {
         let at = node(loadLevel, index);
         return failAt(ERROR_CORRUPT, load<u16>(at, N_VOLUME_A), load<u32>(at, N_BLOCK_A));
@@ -630,6 +637,41 @@ function imageJoin(image: u32): void {
   free(image);
 }
 
+/**
+ * Nearly always the other fragments of an image are the first ones of the pages that follow in the batch: they are joined from there, without a
+ * copy of each, and are passed over when their turn comes, because the leaf is there then. False, and nothing done, where they are not.
+ */
+function joinAhead(fragment: u32, slot: u32): bool {
+  let total = <u32>load<u16>(fragment, G_COUNT);
+  if (load<u16>(fragment, G_INDEX) || batchAt + total > batchCount) return false;
+  let bytes = <u32>load<u16>(fragment, G_BYTES);
+  for (let i: u32 = 1; i < total; i++) {
+    let page = batchArea + (batchAt + i) * BLOCK_BYTES;
+    let other = page + PAGE_FIXED_BYTES;
+    if (!load<u16>(page, P_COUNT) || load<u16>(other, G_INDEX) != <u16>i || load<u16>(other, G_COUNT) != <u16>total) return false;
+    if (load<u16>(other, G_SPACE) != load<u16>(fragment, G_SPACE) || load<u32>(other, G_KEY) != load<u32>(fragment, G_KEY)) return false;
+    if (load<u64>(other, G_UID) != load<u64>(fragment, G_UID) || load<u64>(other, G_CHECKPOINT) != load<u64>(fragment, G_CHECKPOINT)) return false;
+    bytes += <u32>load<u16>(other, G_BYTES);
+  }
+  count(C_IMAGE_AHEAD);
+  joined = allocate(bytes + 8);
+  joinedBytes = bytes;
+  let list = allocate(4 + total * 4);
+  store<u32>(list, total);
+  let to = joined;
+  for (let i: u32 = 0; i < total; i++) {
+    let part = i ? batchArea + (batchAt + i) * BLOCK_BYTES + PAGE_FIXED_BYTES : fragment;
+    let its = <u32>load<u16>(part, G_BYTES);
+    memory.copy(to, part + FRAGMENT_BYTES, its);
+    to += its;
+    let held = i ? load<u32>(batch + ((batchAt + i) << 2)) : slot;
+    slotHold(held);
+    store<u32>(list + 4 + i * 4, held);
+  }
+  joinedReference = listReference(list);
+  return true;
+}
+
 function takeState(fragment: u32, slot: u32): bool {
   if (stateBuffer) return true; // newer pages come first
   if (load<u16>(fragment, G_COUNT) == 1) {
@@ -710,9 +752,11 @@ function takeLeaf(fragment: u32, slot: u32): bool {
   let reference = slot + 1;
   let whole = load<u16>(fragment, G_COUNT) == 1;
   if (!whole) {
-    let image = imageAdd(fragment, slot);
-    if (image < 2) return image == 1;
-    imageJoin(image);
+    if (!RAID || !joinAhead(fragment, slot)) {
+      let image = imageAdd(fragment, slot);
+      if (image < 2) return image == 1;
+      imageJoin(image);
+    }
     payload = joined;
     bytes = joinedBytes;
     reference = joinedReference;

@@ -87,6 +87,7 @@ let nextFill: u64 = 0;
 let firstSlot: u32 = 0;
 let chain: u64 = 0;
 let lastIncarnation: u64 = 0;
+let believed: u32 = 0; // slot + 1 where the last read of the segment at hand ended
 let guessed: bool = false; // the segment to walk follows one without a footer: only its first header can show that it does
 let durableMost: u64 = 0; // the highest durableSequence that anything names
 
@@ -148,14 +149,19 @@ function nextFromList(index: u32): void {
   nextFill = load<u64>(entry, 8);
 }
 
+/** Whether the stream stood in this fill when the root was written. */
+function wasOpen(fill: u64): bool {
+  let record = streamRecord(stream);
+  return load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == fill;
+}
+
 /** Which segment follows this fill in the root's order (open, then the list); false when the root does not know it. */
 function successorOf(fill: u64): bool {
-  let record = streamRecord(stream);
-  if (load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == fill) {
+  if (wasOpen(fill)) {
     nextFromList(0);
     return true;
   }
-  for (let i: u32 = 0; i < <u32>load<u16>(record, S_LIST_COUNT); i++) {
+  for (let i: u32 = 0; i < <u32>load<u16>(streamRecord(stream), S_LIST_COUNT); i++) {
     if (load<u64>(listEntry(stream, i), 8) == fill) {
       nextFromList(i + 1);
       return true;
@@ -252,11 +258,7 @@ export function walkRun(ticket: u32): u32 {
       if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2)) return MEMORY;
       planClear(ticket);
       if (RAID) store<u64>(walkFill, nextFill);
-      if (cutFind(nextFill)) {
-        planWhole(ticket, volume);
-        walkState = 2;
-        return PLAN;
-      }
+      if (cutFind(nextFill)) return planWhole(ticket, volume);
       // The footer, and the first header: one of them says whether there is anything.
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
       area = allocateBlocks(footerBlocks + 1);
@@ -269,21 +271,20 @@ export function walkRun(ticket: u32): u32 {
       let id = load<u32>(volume, V_ID);
       let dataSlots = load<u32>(volume, V_DATA_SLOTS);
       let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
-      let record = streamRecord(stream);
-      let wasOpen = load<u16>(record, S_OPEN_VOLUME) != <u16>VOLUME_NONE && load<u64>(record, S_OPEN_FILL) == nextFill;
       if (planResult(ticket, 0)) return failAtSlot(ERROR_IO, volume, nextSegment, dataSlots); // unreadable is not absent
-      let header = area + (footerBlocks << BLOCK_SHIFT);
-      let any = !planResult(ticket, 1) && recordVerify(header, id, blockOf(volume, nextSegment, 0), 0, dataSlots, nextFill);
-      if (guessed && !planResult(ticket, 1) && (!any || load<u64>(header, R_PREVIOUS) != chain)) {
-        free(area);
-        streamEnd();
-        walkState = 0;
-        continue;
+      if (guessed) {
+        if (planResult(ticket, 1)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
+        let header = area + (footerBlocks << BLOCK_SHIFT);
+        if (!recordVerify(header, id, blockOf(volume, nextSegment, 0), 0, dataSlots, nextFill) || load<u64>(header, R_PREVIOUS) != chain) {
+          free(area);
+          streamEnd();
+          walkState = 0;
+          continue;
+        }
+        guessed = false;
       }
-      if (guessed && planResult(ticket, 1)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
-      guessed = false;
       let sound = footerVerify(area, footerBlocks, id, blockOf(volume, nextSegment, dataSlots), dataSlots, nextFill);
-      if (sound && wasOpen && load<u64>(area, F_INCARNATION) < incarnation && !(PLANTS && planted == PLANT_STALE_INCARNATION)) {
+      if (sound && wasOpen(nextFill) && load<u64>(area, F_INCARNATION) < incarnation && !(PLANTS && planted == PLANT_STALE_INCARNATION)) {
         count(C_INCARNATION_REFUSED);
         sound = false;
       }
@@ -294,7 +295,7 @@ export function walkRun(ticket: u32): u32 {
         let item = itemAdd(volume, 1, used);
         chain = load<u64>(area, F_LAST_HEADER);
         store<u64>(item, chain, W_CHAIN_END);
-        if (load<u64>(area, F_DURABLE) > durableMost) durableMost = load<u64>(area, F_DURABLE);
+        durableMost = max(durableMost, load<u64>(area, F_DURABLE));
         nextVolume = load<u16>(area, F_NEXT_VOLUME);
         nextSegment = load<u32>(area, F_NEXT_SEGMENT);
         nextFill = load<u64>(area, F_NEXT_FILL);
@@ -304,29 +305,26 @@ export function walkRun(ticket: u32): u32 {
         continue;
       }
       free(area);
-      planClear(ticket);
-      planWhole(ticket, volume);
-      walkState = 2;
-      return PLAN;
+      return planWhole(ticket, volume);
     }
-    // 2: the whole segment is in memory
+    // 2: the whole segment is in memory. Where its records end is believed when two reads in a row say so: one that was answered with old bytes, or
+    // with a wrong bit, would hide whatever no other record tells of.
     let volume = volumeById(nextVolume);
     let id = load<u32>(volume, V_ID);
     if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
-    count(C_FOOTERLESS_REPLAYED);
     let cut = cutFind(nextFill);
     let limit = cut ? <u32>load<u16>(cut, 2) : load<u32>(volume, V_DATA_SLOTS);
     if (firstSlot > limit) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, limit);
-    let item = itemAdd(volume, 2, 0);
     let slot = firstSlot;
     let expected = chain;
+    let latest = lastIncarnation;
     while (slot < limit) {
       let header = area + (slot << BLOCK_SHIFT);
       if (!recordVerify(header, id, blockOf(volume, nextSegment, slot), slot, limit - slot, nextFill)) break;
       if (load<u64>(header, R_PREVIOUS) != expected) break;
-      if (!incarnationFits(header)) { count(C_INCARNATION_REFUSED); break; }
-      lastIncarnation = load<u64>(header, R_INCARNATION);
-      if (load<u64>(header, R_DURABLE) > durableMost) durableMost = load<u64>(header, R_DURABLE);
+      if (!incarnationFits(header, latest)) { count(C_INCARNATION_REFUSED); break; }
+      latest = load<u64>(header, R_INCARNATION);
+      durableMost = max(durableMost, load<u64>(header, R_DURABLE));
       expected = load<u64>(header, R_CHECKSUM);
       slot += recordSlots(header);
     }
@@ -337,8 +335,16 @@ export function walkRun(ticket: u32): u32 {
       if (load<u64>(header, R_INCARNATION) == incarnation) durableMost = max(durableMost, load<u64>(header, R_DURABLE));
     }
     free(area);
+    if (slot < limit && slot >= believed) {
+      believed = slot + 1;
+      return planWhole(ticket, volume);
+    }
+    if (slot + 1 < believed) return changed(volume, nextSegment, slot);
+    believed = 0;
+    count(C_FOOTERLESS_REPLAYED);
+    let item = itemAdd(volume, 2, slot);
+    lastIncarnation = latest;
     chain = expected;
-    store<u32>(item, slot, W_END);
     store<u64>(item, chain, W_CHAIN_END);
     if (cut) {
       if (slot != limit) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, slot);
@@ -346,7 +352,7 @@ export function walkRun(ticket: u32): u32 {
       nextVolume = load<u16>(cut, 16);
       nextSegment = load<u32>(cut, 20);
       nextFill = load<u64>(cut, 24);
-    } else if (slot == firstSlot && slot == 0) {
+    } else if (slot == 0) {
       streamEnd();
     } else if (successorOf(nextFill)) {
       guessed = true;
@@ -363,10 +369,10 @@ export function walkRun(ticket: u32): u32 {
 }
 
 /** A record beyond the last life's end must be of the root's incarnation, and none may be of an older one than the record before. */
-function incarnationFits(header: u32): bool {
+function incarnationFits(header: u32, before: u64): bool {
   if (PLANTS && planted == PLANT_STALE_INCARNATION) return true;
   let own = load<u64>(header, R_INCARNATION);
-  if (own < lastIncarnation || own > incarnation) return false;
+  if (own < before || own > incarnation) return false;
   return load<u64>(header, R_FIRST) <= incarnationStart || own >= incarnation;
 }
 
@@ -382,10 +388,13 @@ function itemAdd(volume: u32, mode: u32, end: u32): u32 {
   return item;
 }
 
-function planWhole(ticket: u32, volume: u32): void {
+function planWhole(ticket: u32, volume: u32): u32 {
   let blocks = load<u32>(volume, V_DATA_SLOTS);
   area = allocateBlocks(blocks);
+  planClear(ticket);
   planChecked(ticket, READ, volume, blockOf(volume, nextSegment, 0), area, blocks, CHECK_RECORDS, walkFill);
+  walkState = 2;
+  return PLAN;
 }
 
 /** The footer of a segment, and its first header behind it. */
@@ -409,6 +418,7 @@ const K_FIRST: usize = 32; // u64, of the record at hand
 const K_COUNT: usize = 40; // sequences of it
 const K_BLOCKS: usize = 44; // data blocks of it
 const K_VERIFIED: usize = 48;
+const K_AGAIN: usize = 52; // low half of the first sequence of the record that was read anew last
 const K_CHAIN: usize = 56; // u64, chain behind the last applied record
 const K_INCARNATION: usize = 64; // u64, of the record at hand
 const cursors: usize = memory.data(144, 8);
@@ -436,12 +446,23 @@ export function replayBegin(): void {
 
 function stop(which: u32): void {
   let at = cursor(which);
-  if (load<u32>(at, K_STATE) == 2) return;
   let item = walkAt(which, load<u32>(at, K_ITEM));
   stopVolume = load<u32>(load<u32>(item, W_VOLUME), V_ID);
   stopBlock = blockOf(load<u32>(item, W_VOLUME), load<u32>(item, W_SEGMENT), load<u32>(at, K_SLOT));
   drop(at);
   store<u32>(at, 2, K_STATE);
+}
+
+/** The record at hand is not sound: it is read once more, with all that was read for it, and then the log ends before it. */
+function torn(which: u32, at: usize): u32 {
+  let first = load<u32>(at, K_FIRST);
+  if (load<u32>(at, K_AGAIN) == first) stop(which);
+  else {
+    store<u32>(at, first, K_AGAIN);
+    drop(at);
+    store<u32>(at, 0, K_STATE);
+  }
+  return DONE;
 }
 
 function drop(at: usize): void {
@@ -586,8 +607,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
       // Its footer vouches for it, so below the durable sequence this is damage; above it the log ends here.
       if (bad) return failAtSlot(ERROR_IO, volume, index, slot);
       count(C_TAIL_TORN);
-      stop(which);
-      return DONE;
+      return torn(which, at);
     }
     take(at, header);
     return DONE;
@@ -622,6 +642,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   }
   let entry = load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
   if (entryKind(entry) != SLOT_HEADER) return failAtSlot(ERROR_CORRUPT, volume, index, slot);
+  store<u64>(at, load<u64>(entry, 16), K_FIRST);
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
     if (lacks(65536)) return MEMORY;
     store<u32>(at, allocateBlocks(1), K_HEADER);
@@ -629,7 +650,6 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
     store<u32>(at, 4, K_STATE);
     return PLAN;
   }
-  store<u64>(at, load<u64>(entry, 16), K_FIRST);
   store<u32>(at, RAID && load<u8>(entry, 1) & <u8>SLOT_FLAG_PADDING ? 0 : <u32>load<u16>(entry, 2), K_COUNT);
   store<u32>(at, load<u16>(entry, 2), K_BLOCKS);
   store<u64>(at, load<u32>(entry, 4), K_INCARNATION);
@@ -667,8 +687,7 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
     let first = load<u32>(at, K_DATA);
     if (!recordVerify(first, load<u32>(volume, V_ID), blockOf(volume, index, slot), slot, load<u32>(item, W_END) - slot, load<u64>(item, W_FILL))) {
       count(C_TAIL_TORN);
-      stop(which);
-      return DONE;
+      return torn(which, at);
     }
     data = first + BLOCK_BYTES;
   }
@@ -682,8 +701,7 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
     let seed = blockSeed(fill, slot + 1 + place, entryBlock(entry), entryBirth(entry));
     if (xxh64(data + (place << BLOCK_SHIFT), BLOCK_BYTES, seed) != entrySum(entry)) {
       count(C_TAIL_DATA_BAD);
-      stop(which);
-      return DONE;
+      return torn(which, at);
     }
     place++;
   }
@@ -790,9 +808,7 @@ function taken(at: usize, item: u32, header: u32, slot: u32, volume: u32, index:
   store<u8>(segment, whole ? <u8>SEG_HAS_FOOTER : 0, SEG_FLAGS);
   segmentChanged(volume, index);
   store<u32>(at, slot, K_SLOT);
-  if (load<u32>(item, W_MODE) == 2) store<u64>(at, load<u64>(header, R_CHECKSUM), K_CHAIN);
-  else if (header) store<u64>(at, load<u64>(header, R_CHECKSUM), K_CHAIN);
-  else store<u64>(at, 0, K_CHAIN); // unknown in the middle of a footer; known again at its end
+  store<u64>(at, header ? load<u64>(header, R_CHECKSUM) : 0, K_CHAIN); // unknown in the middle of a footer; known again at its end
   if (slot == load<u32>(item, W_END)) store<u64>(at, load<u64>(item, W_CHAIN_END), K_CHAIN);
   dropRecord(at);
   store<u32>(at, 0, K_STATE);

@@ -108,7 +108,7 @@ async function main(argv: readonly string[]): Promise<number> {
     const message = stop.signal.aborted && error === stop.signal.reason ? `${messageOf(error)}; nothing is lost` : messageOf(error);
     output.error(message);
     const code = usage ? 'USAGE' : isVarveError(error) ? error.code : 'ERROR';
-    if (json) await output.bytes(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`).catch(() => undefined);
+    await output.failure(code, message);
     if (error instanceof Error && isTracing()) process.stderr.write(`${error.stack}\n${causes(error)}`);
     return usage ? 2 : 1;
   }

@@ -11,6 +11,8 @@ export class Output {
   readonly json: boolean;
   readonly #progress: boolean;
   #gone: Error | null = null;
+  /** Something was printed: a document that was begun cannot become another one. */
+  #begun = false;
   #lineShown = false;
   #shownAt = 0;
 
@@ -36,11 +38,17 @@ export class Output {
   /** Resolves when the bytes have left. @throws ReaderGone */
   async bytes(bytes: Uint8Array | string): Promise<void> {
     if (this.#gone !== null) throw this.#gone;
+    this.#begun = true;
     await new Promise<void>((resolve, reject) => {
       process.stdout.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error)));
     }).catch((error: unknown) => {
       throw this.#gone ?? error;
     });
+  }
+
+  /** The document that says what failed; where one was begun, it stays cut off, which no reader of JSON takes for a whole one. */
+  async failure(code: string, message: string): Promise<void> {
+    if (this.json && !this.#begun) await this.bytes(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`).catch(() => undefined);
   }
 
   error(message: string): void {

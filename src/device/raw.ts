@@ -142,7 +142,7 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
       const sizeBytes = file.sizeBytes - (file.sizeBytes % RAW_ALIGNMENT_BYTES);
       return new RawDevice(file, sizeBytes, geometryOf(doing, file));
     } catch (error) {
-      fs.closeSync(file.fd);
+      file.closeSync();
       throw error;
     }
   }

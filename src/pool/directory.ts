@@ -2,6 +2,7 @@
 //
 //   lock                        held while the pool is open (lock.ts)
 //   pool.json                   the pool's uuid and a cache of where its members are; rewritten after each commit that changes them
+//   making                      there as long as `init` is at work, that is until there is a `pool.json`: what an `init` that was killed leaves is no pool
 //   volume-0003-5fa0c2d1.varve  a storage volume made on demand, sparse: id and start of the device uuid
 //
 // `pool.json` is hostile input, and so is every label. A name in it is followed only if it has the form above; such a file is opened in the directory and
@@ -61,6 +62,7 @@ export interface OpenPoolOptions extends PoolOptions {
 
 const CACHE_NAME = 'pool.json';
 const LOCK_NAME = 'lock';
+const MAKING_NAME = 'making';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** 65534 members of 100 bytes; what is larger is none of ours. */
 const CACHE_BYTES_MAX = 16 << 20;
@@ -93,15 +95,20 @@ export class DirectoryPool extends StoragePool {
     const opened: SyncStorageDevice[] = [];
     const made: string[] = [];
     try {
+      beginMaking(directory, options.devices ?? []);
       const place = new DirectoryPlace(directory, lock, made);
       const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
-      const pool = new DirectoryPool(await createParts(place, found, options), options);
+      const parts = await createParts(place, found, options);
+      remove(join(directory, MAKING_NAME));
+      syncDirectory(directory);
+      const pool = new DirectoryPool(parts, options);
       places.set(pool, place);
       return pool;
     } catch (error) {
       for (const device of opened) await device.close();
       for (const file of made) remove(join(directory, file));
       remove(join(directory, CACHE_NAME));
+      remove(join(directory, MAKING_NAME));
       if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
       lock.release();
       throw error;
@@ -391,10 +398,30 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
 /** Does the directory hold a pool, as far as names can tell? */
 export function isPool(directory: string): boolean {
   try {
-    return readdirSync(directory).some((name) => name === CACHE_NAME || MEMBER_FILE.test(name));
+    const names = readdirSync(directory);
+    return names.includes(CACHE_NAME) || (!names.includes(MAKING_NAME) && names.some((name) => MEMBER_FILE.test(name)));
   } catch {
     return false;
   }
+}
+
+/** Is it one of the files that a pool's directory has beside storage volumes? */
+export function isPoolFile(path: string): boolean {
+  const names: readonly string[] = [LOCK_NAME, CACHE_NAME, `${CACHE_NAME}.new`, MAKING_NAME];
+  return names.includes(basename(path)) && isPool(dirname(path));
+}
+
+/** Says that a pool is being made, durably, before there is any of it; takes away what an `init` that was killed has left. The caller has the lock. */
+function beginMaking(directory: string, devices: readonly string[]): void {
+  const marker = join(directory, MAKING_NAME);
+  const given = new Set(devices.map((device) => resolve(device)));
+  for (const name of readdirSync(directory)) {
+    const path = join(directory, name);
+    if (MEMBER_FILE.test(name) && !given.has(path)) remove(path);
+  }
+  remove(marker);
+  closeSync(openSync(marker, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600));
+  syncDirectory(directory);
 }
 
 /** Takes away the lock file and, from the innermost on, the directories that were made; one that is not empty stays. */

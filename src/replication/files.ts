@@ -3,11 +3,12 @@
 // A restore makes its file beside the target, whole and flushed, before it gets the target's name: whoever looks finds the old state (none) or the new one.
 // An existing target is only touched `inPlace`, and then only where it differs; block devices can be restored in no other way.
 
-import { linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { linkSync, lstatSync, realpathSync, renameSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { StorageDevice } from '../device/device.ts';
 import { FileDevice, syncDirectory } from '../device/file.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
+import { isPoolFile } from '../pool/directory.ts';
 import { foreignSignature, VARVE_SIGNATURE } from '../pool/signature.ts';
 import type { VirtualVolume } from '../volume/volume.ts';
 import { replicate as replicateDevice, type ReplicateOptions, type ReplicateResult } from './replicate.ts';
@@ -95,6 +96,9 @@ function publish(temporary: string, path: string): void {
 async function restoreInto(view: StorageDevice, path: string, options: RestoreOptions): Promise<RestoreResult> {
   const device = await FileDevice.open(path, { exclusive: true });
   try {
+    if (isPoolFile(realpathSync(path))) {
+      throw new VarveError('VARVE_EXISTS', `restoring to '${path}'`, { detail: 'it is a file that a Varve pool keeps for itself' });
+    }
     const signature = await foreignSignature(device).catch((error: unknown) => {
       if (isVarveError(error)) return null; // it cannot be read; the restore itself will say so
       throw error;

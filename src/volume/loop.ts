@@ -46,6 +46,8 @@ export interface LoopOptions extends LoopHooks {
   readonly sync?: boolean | undefined;
 }
 
+const PLAN_OF_ONE = STATUS.PLAN | (1 << STATUS_BITS);
+
 const VERB: readonly string[] = [
   '',
   'create',
@@ -97,6 +99,8 @@ class Ticket {
   parked = false;
   /** It has done I/O. */
   worked = false;
+  /** Its read was tried in the call, in vain. */
+  slow = false;
   /** Its growth of the memory was denied. */
   denied = false;
   /** The core has freed it. */
@@ -150,6 +154,7 @@ class Ticket {
     this.id = -1;
     this.parked = false;
     this.worked = false;
+    this.slow = false;
     this.denied = false;
     this.ended = false;
     this.settled = false;
@@ -283,7 +288,8 @@ export class Loop {
   ): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
     const ticket = this.#ticketFor(kind, space, epoch, offset, length, buffer, subject);
-    this.#start(ticket);
+    if (kind === KIND.READ) this.#startRead(ticket);
+    else this.#start(ticket);
     if (!ticket.settled) return this.#promise(ticket, signal) as Promise<unknown> as Promise<void>;
     if (ticket.error !== undefined) return Promise.reject(ticket.error);
     this.#spareTicket = ticket;
@@ -438,10 +444,82 @@ export class Loop {
 
   #runSync(ticket: Ticket): number {
     if (!this.sync) throw new VarveError('VARVE_UNSUPPORTED', ticket.doing, { detail: 'the pool is not open in sync mode' });
-    this.#start(ticket);
+    if (ticket.kind === KIND.READ) this.#startRead(ticket);
+    else this.#start(ticket);
     if (!ticket.settled) this.#giveUp(ticket, new VarveError('VARVE_BUSY', ticket.doing)); // what it waits for only an asynchronous answer can bring
     if (ticket.error !== undefined) throw ticket.error;
     return ticket.result;
+  }
+
+  /**
+   * `#start` of a read in straight line, as almost all of them go: a command for one device that is performed in the call, a copy of everything, done. Whatever
+   * comes otherwise goes on in `#advance`, from where it is. A cached 4 KiB read has some 1.4 µs beside the system's, and this saves 0.2 of them
+   * (bench/random-reads.ts, 2026-11).
+   */
+  #startRead(ticket: Ticket): void {
+    if (!this.#calm || this.#draining || this.#dead || this.#queue.length > 0) return this.#start(ticket);
+    const core = this.#core;
+    try {
+      const id = core.submit(KIND.READ, ticket.space, ticket.epoch, ticket.offset, ticket.length);
+      if (id < 0) return this.#start(ticket); // it is refused again, and heard of there
+      this.#submitted++;
+      ticket.id = id;
+      let status = core.step(id);
+      if (status === PLAN_OF_ONE && this.#readAtOnce(ticket)) status = core.step(id);
+      if (status === PLAN_OF_ONE && this.#copyAtOnce(ticket)) status = core.step(id);
+      if (status === STATUS.DONE) {
+        // Nobody knows of it, so nobody is to be told.
+        ticket.ended = true;
+        ticket.settled = true;
+        ticket.buffer = undefined;
+        this.#moved = true;
+        this.#foregroundMoves++;
+        return;
+      }
+      this.#running[KIND.READ]!++;
+      this.#advance(ticket, status);
+      if (!ticket.ended) this.#open.add(ticket);
+      this.#pumpAfter(ticket);
+    } catch (trap) {
+      this.#trapped(trap);
+    }
+    if (this.#dead && !ticket.settled) this.#settle(ticket, this.#deadError(ticket.doing)); // it was in no list yet
+  }
+
+  /** Performs the only command of a plan, if it is a read that this call can make. */
+  #readAtOnce(ticket: Ticket): boolean {
+    const { view } = this.#memory;
+    const at = this.#core.planPointer(ticket.id) >>> 0;
+    const length = view.getUint32(at + 20, true);
+    if (view.getUint32(at, true) !== OP.READ || length > PROMPT_BYTES) return false;
+    const device = this.devices.get(view.getUint32(at + 4, true));
+    if (device === undefined) return false;
+    const into = this.#memory.slice(view.getUint32(at + 16, true), length);
+    const offset = view.getFloat64(at + 8, true);
+    let result: number = RESULT.OK;
+    if (!this.sync) {
+      ticket.slow = !(isPromptDevice(device) && device.readPrompt(offset, into));
+      if (ticket.slow) return false;
+    } else if (isSyncDevice(device)) {
+      try {
+        device.readSync(offset, into);
+      } catch (error) {
+        ticket.cause = error;
+        result = resultOf(error);
+      }
+    } else return false;
+    this.#core.complete(ticket.id, 0, result);
+    return true;
+  }
+
+  /** Performs the only command of a plan, if it is the copy of all that was asked for. */
+  #copyAtOnce({ id, buffer, length }: Ticket): boolean {
+    const { view } = this.#memory;
+    const at = this.#core.planPointer(id) >>> 0;
+    if (buffer === undefined || buffer.length !== length) return false;
+    if (view.getUint32(at, true) !== OP.COPY_OUT || view.getUint32(at + 20, true) !== length) return false;
+    buffer.set(this.#memory.slice(view.getUint32(at + 16, true), length));
+    return true;
   }
 
   /** @returns false when the core refused: failed for good (`ended`), or to be tried again */
@@ -462,12 +540,15 @@ export class Loop {
     return false;
   }
 
-  /** Steps a ticket as far as it goes. @returns whether it progressed */
-  #advance(ticket: Ticket): boolean {
+  /**
+   * Steps a ticket as far as it goes.
+   * @param status what its last step answered, when that was not heard yet
+   * @returns whether it progressed
+   */
+  #advance(ticket: Ticket, status = this.#core.step(ticket.id)): boolean {
     const core = this.#core;
     let progressed = false;
-    for (;;) {
-      const status = core.step(ticket.id);
+    for (; ; status = core.step(ticket.id)) {
       if (ticket.afterStep !== undefined) ticket.afterStep();
       switch (status & STATUS_MASK) {
         case STATUS.PLAN:
@@ -585,7 +666,8 @@ export class Loop {
         const result = this.#copy(ticket, command);
         if (result !== RESULT.OK) core.complete(ticket.id, index, result);
       } else if (this.#dead) return false;
-      else if (command.op === OP.READ && !this.sync && this.#readPrompt(ticket, command)) continue;
+      else if (command.op === OP.READ && !this.sync && !ticket.slow && this.#readPrompt(ticket, command))
+        core.complete(ticket.id, index, RESULT.OK);
       else if (this.sync) core.complete(ticket.id, index, this.#performSync(ticket, command));
       else this.#startCommand(ticket, index, command);
     }

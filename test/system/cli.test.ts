@@ -172,6 +172,8 @@ describe('the command line', () => {
     expect(json<{ writtenBytes: number }>('restore', `${pool}/disk@tuesday`, target, '--in-place').writtenBytes).toBe(MIB + BLOCK);
     expect(readFileSync(target).equals(tuesday)).toBe(true);
     expect(readdirSync(directory).filter((name) => name.includes('tmp'))).toEqual([]);
+    for (const own of ['lock', 'pool.json'])
+      expect(fails(1, 'restore', `${pool}/disk@monday`, join(pool, own), '--in-place')).toContain('a Varve pool keeps for itself');
 
     const back = json<{ keptAs: string }>('rollback', `${pool}/disk@monday`);
     expect(varve(['cat', `${pool}/disk`]).stdout.equals(monday)).toBe(true);
@@ -358,6 +360,27 @@ describe('the command line', () => {
     }
     expect(varve(['write', `${pool}/v`, '--offset', '1MiB'], noise(MIB, 99)).status).toBe(0);
     expect(varve(['cat', `${pool}/v`, '--offset', '1MiB', '--length', '1MiB']).stdout.equals(noise(MIB, 99))).toBe(true);
+  });
+
+  it('makes a pool whole or not at all: an init that was killed is done again', async () => {
+    let cutOff = 0;
+    for (let round = 0; round < 8; round++) {
+      const pool = fresh();
+      const child = spawn(process.execPath, [main, 'init', pool, '--volume-size', '16MiB'], { stdio: 'ignore' });
+      const exited = new Promise((resolve) => child.once('exit', resolve));
+      while (child.exitCode === null && !existsSync(join(pool, 'making'))) await sleep(1);
+      await sleep(2 * round);
+      child.kill('SIGKILL');
+      await exited;
+      if (!existsSync(join(pool, 'pool.json'))) {
+        cutOff++;
+        expect(fails(1, 'status', pool)).toContain('there is no pool');
+        ok('init', pool, '--volume-size', '16MiB');
+      }
+      ok('create', `${pool}/v`, '--size', '64MiB');
+      expect(json('check', pool)).toMatchObject({ clean: true });
+    }
+    expect(cutOff).toBeGreaterThan(0);
   });
 
   it('does not mind a reader that has had enough', () => {

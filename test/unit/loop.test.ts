@@ -129,6 +129,97 @@ describe('the plan loop', () => {
     expect((error as Error).cause).toMatchObject({ code: 'VARVE_IO' });
   });
 
+  it('makes a short read in the call where the device can, and asks for it once more in the other way where it cannot', async () => {
+    class Prompt extends MemoryDevice {
+      prompt = true;
+      readonly calls: string[] = [];
+      readPrompt(offset: number, into: Uint8Array): boolean {
+        this.calls.push('prompt');
+        if (this.prompt) this.readSync(offset, into);
+        return this.prompt;
+      }
+      override read(offset: number, into: Uint8Array): Promise<void> {
+        this.calls.push('read');
+        return super.read(offset, into);
+      }
+    }
+    const device = new Prompt('1MiB');
+    device.writeSync(4096, bytes(4096, 5));
+    const { core, loop } = make(
+      function* (ticket) {
+        if (ticket.kind !== KIND.READ) return;
+        yield { plan: [{ op: OP.READ, device: DEVICE, offset: 4096, address: DATA, length: 4096 }] };
+        expect(ticket.results).toEqual([0]);
+        yield { plan: [{ op: OP.COPY_OUT, address: DATA, length: 4096 }] };
+      },
+      {},
+      device,
+    );
+    await flush(loop); // nothing is left to do: reads go straight through from here on
+    for (const prompt of [true, false, true]) {
+      device.prompt = prompt;
+      device.calls.length = 0;
+      const into = bytes(4096, 0);
+      const done = read(loop, into);
+      expect(core.running).toBe(prompt ? 0 : 1);
+      expect(loop.inFlight).toBe(prompt ? 0 : 1);
+      await done;
+      expect(device.calls).toEqual(prompt ? ['prompt'] : ['prompt', 'read']);
+      expect(into).toEqual(bytes(4096, 5));
+    }
+    expect(core.running).toBe(0);
+  });
+
+  it('goes on with a read that is not as usual from where it is', async () => {
+    for (const sync of [false, true]) {
+      const ends = ['zeros', 'failed', 'pair', 'part', 'lost'];
+      let end = '';
+      const device = new FaultDevice(new MemoryDevice('1MiB'), () => (end === 'failed' ? { kind: 'fail' } : undefined));
+      const { core, loop } = make(
+        function* (ticket) {
+          if (ticket.kind !== KIND.READ) return;
+          const address = end === 'part' ? core.memory.buffer.byteLength - 4096 : DATA; // there is nothing behind the part
+          const one = { op: OP.READ, device: end === 'lost' ? DEVICE + 32 : DEVICE, address, length: 4096 };
+          if (end === 'zeros') return void (yield { plan: [{ op: OP.ZERO_OUT, length: 8192 }] });
+          yield { plan: end === 'pair' ? [one, { ...one, offset: 4096, address: DATA + 4096 }] : [one] };
+          if (ticket.results.some((result) => result !== 0)) return void (yield { failed: 3, volume: 0, block: 9 });
+          yield { plan: [{ op: OP.COPY_OUT, address, length: end === 'part' ? 4096 : 8192 }] };
+          if (end === 'part') yield { plan: [{ op: OP.COPY_OUT, offset: 4096, address, length: 4096 }] };
+        },
+        { sync },
+        device,
+      );
+      await flush(loop);
+      for (end of ends) {
+        const into = bytes(8192, 255);
+        const ended: unknown = await read(loop, into).then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
+        if (end === 'failed' || end === 'lost') expect(ended).toMatchObject({ code: 'VARVE_IO', block: 9, cause: { code: 'VARVE_IO' } });
+        else expect(ended).toBeUndefined();
+        if (ended === undefined) expect(into).toEqual(bytes(8192, 0));
+        expect(core.running).toBe(0);
+      }
+    }
+  });
+
+  it('a trap in a read that goes straight through ends the log', async () => {
+    for (const sync of [false, true]) {
+      const { loop } = make(
+        function* (ticket) {
+          if (ticket.kind === KIND.READ) throw new Error('a trap');
+          yield { plan: [] };
+        },
+        { sync },
+      );
+      await flush(loop);
+      const error = await read(loop, bytes(4096, 0)).catch((reason: unknown) => reason);
+      expect(error).toMatchObject({ code: 'VARVE_INTERNAL' });
+      expect(loop.dead).toBe(true);
+    }
+  });
+
   it('tells a full device from a broken one', async () => {
     const full = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
     for (const sync of [false, true]) {

@@ -55,6 +55,20 @@ describe('a pool directory', () => {
     await expect(StoragePool.open(fresh())).rejects.toThrow(code('VARVE_NOT_FOUND'));
   });
 
+  it('takes what an init that was killed has left for no pool, and never a pool for that', async () => {
+    const path = fresh();
+    await (await StoragePool.init(path, { volumeSize: '16MiB' })).close();
+    expect(readdirSync(path)).not.toContain('making');
+    writeFileSync(join(path, 'making'), '');
+    await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
+    await (await StoragePool.open(path)).close();
+    unlinkSync(join(path, 'pool.json'));
+    await expect(StoragePool.open(path)).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    const pool = await StoragePool.init(path, { volumeSize: '16MiB' });
+    expect(readdirSync(path).filter((name) => name.endsWith('.varve'))).toHaveLength(1);
+    await pool.close();
+  });
+
   it('leaves nothing behind when it cannot be made', async () => {
     const path = fresh();
     await expect(StoragePool.init(path, { volumeSize: 1000 })).rejects.toThrow(RangeError);

@@ -88,6 +88,8 @@ export interface TableCore {
   gateEnd(): void;
   releasedImageTake(): number;
   tableVerify(): number;
+  squeezeWanted(): number;
+  squeezeStep(bytes: number): number;
   findOne(space: number, vblock: number): number;
   putRecords(space: number, volume: number, records: number, count: number, sequence: number): void;
   putMany(space: number, volume: number, records: number, count: number, sequence: number): void;

@@ -4,6 +4,16 @@ import { tableModule } from './table.support.ts';
 
 const module = tableModule();
 
+/** Takes the holes out, in windows of so many bytes; puts come in between two of them. */
+function squeeze(world: World, windowBytes: number): void {
+  for (let more = 1; more !== 0;) {
+    more = world.core.squeezeStep(windowBytes);
+    expect(world.core.allocatorVerify()).toBe(0);
+    expect(world.core.tableVerify()).toBe(0);
+    if (more && windowBytes % 3 === 0) world.step();
+  }
+}
+
 function history(seed: number, options: WorldOptions, steps: number): World {
   const world = new World(module, seed, options);
   for (let step = 0; step < steps; step++) {
@@ -12,6 +22,7 @@ function history(seed: number, options: WorldOptions, steps: number): World {
       world.checkStates();
       world.checkDiff();
     }
+    if (step % 29 === 0) squeeze(world, 64 + 32 * (step % 64));
     if (step % 61 === 0) {
       world.sweepAll();
       world.checkLive();
