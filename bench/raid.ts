@@ -1,11 +1,12 @@
 // What the stripe map costs: parity against memcpy and a scalar loop in the same wasm, each level against `single` on memory devices, reads without a
-// member, rebuilding one, and what padding takes when somebody flushes often. On memory devices, so that it is the core and the loop that are measured:
-// members that share one disk say nothing about members that do not.
+// member, rebuilding one, and what padding takes when somebody flushes often. On memory devices, so that it is the core and the loop that are measured; and
+// the same on files, one for each member: what a pool in a directory gets. Members that share one disk say nothing about members that do not.
+import { FileDevice } from '../src/device/file.ts';
 import { MemoryDevice } from '../src/device/memory.ts';
 import { Log, type LogVolume } from '../src/volume/log.ts';
 import { VirtualVolume } from '../src/volume/volume.ts';
 import { testingModule } from '../test/unit/testing-module.ts';
-import { LABEL_AREA } from './harness/log.ts';
+import { dropFile, LABEL_AREA, newFile } from './harness/log.ts';
 import { BLOCK, compare, interleave, MIB, mibPerSecond, milliseconds, millisecondsOf, plain } from './harness/measure.ts';
 import { Digest, expectSame, round, type Context, type Question, type Result } from './harness/question.ts';
 import { noise } from './harness/workload.ts';
@@ -34,7 +35,7 @@ export const question: Question = {
   name: 'raid',
   asks: 'What do parity, striping, a missing member and a rebuild cost?',
   async run(context): Promise<Result[]> {
-    return [...(await parity(context)), ...(await levels(context)), await padding(context)];
+    return [...(await parity(context)), ...(await levels(context, memory)), await padding(context), ...(await levels(context, files))];
   },
 };
 
@@ -69,21 +70,59 @@ async function parity(context: Context): Promise<Result[]> {
   return results;
 }
 
+type Member = MemoryDevice | FileDevice;
+
+/** What members are, and how large a run is. */
+interface Kind {
+  readonly prefix: string;
+  readonly about: string;
+  readonly bytes: number;
+  readonly rounds: number;
+  /** Of a segment, at most: on files small ones, since all of them are written before anything is measured. */
+  readonly segmentBlocks: number;
+  device(context: Context, name: string, sizeBytes: number): Member;
+}
+
+const memory: Kind = {
+  prefix: 'raid.',
+  about: 'memory devices',
+  bytes: 64 * MIB,
+  rounds: 5,
+  segmentBlocks: 1024,
+  device(_, __, sizeBytes) {
+    const device = new MemoryDevice(sizeBytes);
+    for (let at = 0; at < sizeBytes; at += MIB) device.writeSync(at, new Uint8Array(Math.min(MIB, sizeBytes - at)));
+    return device;
+  },
+};
+
+const files: Kind = {
+  prefix: 'raid.files.',
+  about: 'files',
+  bytes: 64 * MIB,
+  rounds: 3,
+  segmentBlocks: 256,
+  device: newFile,
+};
+
 interface Stand {
   readonly log: Log;
   readonly volume: VirtualVolume;
-  readonly devices: MemoryDevice[];
+  readonly devices: readonly Member[];
 }
 
-async function stand(context: Context, level: Level, dataBytes: number): Promise<Stand> {
+let stands = 0;
+
+async function stand(context: Context, kind: Kind, level: Level, dataBytes: number): Promise<Stand> {
   const [number, members, columns, strip] = LEVELS[level];
   const stripe = columns * Math.max(strip, 1);
-  const segmentBlocks = Math.floor(1024 / stripe) * stripe;
+  const segmentBlocks = Math.floor(kind.segmentBlocks / stripe) * stripe;
   const segmentCount = Math.ceil((dataBytes * 1.5) / (segmentBlocks * BLOCK)) + 40;
   const rows = (segmentCount * segmentBlocks) / columns;
-  const devices = Array.from({ length: members }, () => new MemoryDevice(rows * BLOCK + 2 * LABEL_AREA));
-  for (const device of devices)
-    for (let at = 0; at < device.sizeBytes; at += MIB) device.writeSync(at, new Uint8Array(Math.min(MIB, device.sizeBytes - at)));
+  const serial = stands++;
+  const devices = Array.from({ length: members }, (_, index) =>
+    kind.device(context, `raid-${serial}-${index}.varve`, rows * BLOCK + 2 * LABEL_AREA),
+  );
   const storage: LogVolume = {
     id: 0,
     level: number,
@@ -100,9 +139,14 @@ async function stand(context: Context, level: Level, dataBytes: number): Promise
   return { log, volume: new VirtualVolume(log, 'raid', 0), devices };
 }
 
-async function levels(context: Context): Promise<Result[]> {
-  const bytes = (context.toy ? 4 : 64) * MIB;
-  const rounds = context.toy ? 1 : 5;
+async function drop({ log, devices }: Stand): Promise<void> {
+  await log.abandon();
+  for (const device of devices) if (device instanceof FileDevice) await dropFile(device);
+}
+
+async function levels(context: Context, kind: Kind): Promise<Result[]> {
+  const bytes = context.toy ? 4 * MIB : kind.bytes;
+  const rounds = context.toy ? 1 : kind.rounds;
   const chunk = noise(MIB, 2);
   const write = async ({ volume }: Stand): Promise<number> =>
     millisecondsOf(async () => {
@@ -116,25 +160,27 @@ async function levels(context: Context): Promise<Result[]> {
     });
   const results: Result[] = [];
   for (const level of ['0', '1', '5', '6', '10'] as const) {
-    const made: Stand[] = [];
+    let kept: Stand | undefined;
     const fresh = (of: Level) => async (): Promise<number> => {
-      const one = await stand(context, of, bytes);
-      made.push(one);
-      return write(one);
+      const one = await stand(context, kind, of, bytes);
+      const cost = await write(one);
+      if (kept === undefined && of === level) kept = one;
+      else await drop(one);
+      return cost;
     };
     const costs = await interleave(rounds, { ours: fresh(level), peer: fresh('single') });
-    const last = made.find((one) => one.devices.length > 1)!;
+    const last = kept!;
     await last.volume.read(0, into);
     expectSame('what was written', Buffer.compare(into, chunk), 0);
     const hash = new Digest().add(into).toString();
     results.push(
       compare({
-        name: `raid.write${level}`,
-        about: `sequential writes of 1 MiB to ${last.devices.length} memory devices as RAID ${level}, against one as single (peer)`,
+        name: `${kind.prefix}write${level}`,
+        about: `sequential writes of 1 MiB to ${last.devices.length} ${kind.about} as RAID ${level}, and a flush, against one as single (peer)`,
         ours: costs.ours,
         peer: costs.peer,
         against: 'peer',
-        ...(level === '5' ? { bar: '>= 0.6' } : {}),
+        ...(level === '5' && kind === memory ? { bar: '>= 0.6' } : {}),
         unit: 'MiB/s',
         show: mibPerSecond(bytes),
         hash,
@@ -147,8 +193,8 @@ async function levels(context: Context): Promise<Result[]> {
       expectSame('what was read without a member', Buffer.compare(into, chunk), 0);
       results.push(
         compare({
-          name: `raid.degraded${level}`,
-          about: `sequential reads without one member, against with all (peer)`,
+          name: `${kind.prefix}degraded${level}`,
+          about: `sequential reads without one of the ${kind.about}, against with all (peer)`,
           ours: degraded.ours,
           peer: whole.ours,
           against: 'peer',
@@ -162,14 +208,15 @@ async function levels(context: Context): Promise<Result[]> {
       const cost = await millisecondsOf(() => last.log.rebuild(0));
       results.push(
         plain({
-          name: `raid.rebuild${level}`,
-          about: 'filling one member again, by the bytes of data in the segments that are in use; unallocated ones are not touched',
+          name: `${kind.prefix}rebuild${level}`,
+          about: `filling one of the ${kind.about} again, by the bytes of data in the segments that are in use; unallocated ones are not touched`,
           ours: used / MIB / (cost / 1000),
           unit: 'MiB/s',
           hash,
         }),
       );
     }
+    await drop(last);
   }
   return results;
 }
@@ -181,7 +228,7 @@ async function padding(context: Context): Promise<Result> {
   for (const level of ['single', '5', '6'] as const) {
     for (const every of [4, 64, 1024]) {
       const bytes = (context.toy ? 1 : 16) * MIB;
-      const { volume, log } = await stand(context, level, bytes);
+      const { volume, log } = await stand(context, memory, level, bytes);
       const chunk = noise(every * 1024, 3);
       for (let at = 0; at < bytes; at += chunk.length) {
         await volume.write(at, chunk);

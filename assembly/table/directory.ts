@@ -3,7 +3,7 @@
 //   leaf index  │ 12 bits root │ 10 bits middle │ 10 bits chunk │
 //   root     a plain array that grows by doubling, so a small space pays for few words
 //   middle   used u32 │ 0 u32     │ 1024 × pointer to chunk
-//   chunk    used u32 │ dirty u32 │ 1024 × leaf word
+//   chunk    used u32 │ dirty u32 │ 1024 × leaf word │ (core with RAID) a mark for each, 1024 bits: of the replay, see update.ts
 //
 // - A chunk or middle exists only while something is in it; skipping what does not exist is one step whatever its width.
 // - A chunk's dirty word is set when a leaf in it becomes DIRTY, so that a checkpoint passes over clean chunks. It may be
@@ -18,13 +18,14 @@ const FAN_BITS: u32 = 10;
 const FAN: u32 = 1 << FAN_BITS;
 const NODE_HEADER: u32 = 8;
 const NODE_BYTES: u32 = NODE_HEADER + FAN * 4;
+const CHUNK_BYTES: u32 = NODE_BYTES + (RAID ? FAN / 8 : 0);
 export const CHUNK_DIRTY: usize = 4;
 
 /** No such leaf; so leaf indices stay below it. */
 export const LEAF_NONE: u32 = 0xffffffff;
 
 /** Bytes that one new slot may need: root, middle, chunk. */
-export const SLOT_ROOM: u32 = 4096 * 4 + 2 * NODE_BYTES + 64;
+export const SLOT_ROOM: u32 = 4096 * 4 + NODE_BYTES + CHUNK_BYTES + 64;
 
 export let slotChunk: u32 = 0;
 
@@ -40,8 +41,8 @@ export function slotFind(space: u32, leafIndex: u32): u32 {
   return chunk + NODE_HEADER + (leafIndex & (FAN - 1)) * 4;
 }
 
-function nodeMake(cell: u32): u32 {
-  const node = allocateZeroed(NODE_BYTES);
+function nodeMake(cell: u32, bytes: u32): u32 {
+  const node = allocateZeroed(bytes);
   store<u32>(cell, node);
   return node;
 }
@@ -63,20 +64,42 @@ export function slotMake(space: u32, leafIndex: u32): u32 {
     store<u32>(space, capacity, SPACE_ROOT_CAPACITY);
   }
   let middle = load<u32>(root + top * 4);
-  if (!middle) middle = nodeMake(root + top * 4);
+  if (!middle) middle = nodeMake(root + top * 4, NODE_BYTES);
   const cell = middle + NODE_HEADER + ((leafIndex >> FAN_BITS) & (FAN - 1)) * 4;
   let chunk = load<u32>(cell);
   if (!chunk) {
-    chunk = nodeMake(cell);
+    chunk = nodeMake(cell, CHUNK_BYTES);
     store<u32>(middle, load<u32>(middle) + 1);
   }
   slotChunk = chunk;
   return chunk + NODE_HEADER + (leafIndex & (FAN - 1)) * 4;
 }
 
+function markCell(slot: u32): u32 {
+  return slotChunk + NODE_BYTES + ((slot - slotChunk - NODE_HEADER) >> 5);
+}
+
+function markBit(slot: u32): u32 {
+  return 1 << (((slot - slotChunk - NODE_HEADER) >> 2) & 7);
+}
+
+/** Whether the leaf in the slot that was found last is marked. */
+export function slotMarked(slot: u32): bool {
+  return (<u32>load<u8>(markCell(slot)) & markBit(slot)) != 0;
+}
+
+/** Marks it, or takes the mark away: a leaf that comes into a slot has none. */
+export function slotMark(slot: u32, on: bool): void {
+  const cell = markCell(slot);
+  const bits = <u32>load<u8>(cell);
+  const bit = markBit(slot);
+  store<u8>(cell, on ? bits | bit : bits & ~bit);
+}
+
 /** Puts a leaf word into the empty slot that slotMake() gave last. */
 export function slotFill(space: u32, slot: u32, word: u32): void {
   store<u32>(slot, word);
+  if (RAID) slotMark(slot, false);
   store<u32>(slotChunk, load<u32>(slotChunk) + 1);
   bump(space, SPACE_LEAVES, 1);
 }

@@ -11,7 +11,7 @@
 // as the address space, 144 for a Map (2026-11).
 import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, EPOCH_NOW, KIND_ABSENT, KIND_HOLE, KIND_MAPPED, LEAF_HEADER, SHAPE_DENSE, SHAPE_EXTENTS,
   SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT, VOLUME_HOLE, leafBlocks, leafMask, leafShift, packedEntries } from './layout';
-import { LEAF_NONE, slotFind } from './directory';
+import { LEAF_NONE, slotFind, slotMarked } from './directory';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_VOLUME, historyAt, historyFrom } from './history';
 import { entryBirth, entryBlock, entryGet, entryNone, entryVolume, packedBit, packedRank, scratchPlaces, scratchTouches } from './leaf';
 import { SPACE_PARENT, SPACE_PARENT_EPOCH, spacePointer } from './space';
@@ -243,13 +243,14 @@ let expected: u32 = 0;
  */
 export function tableExpect(spaceId: u32, vblock: u64): void {
   const space = spacePointer(spaceId);
-  if (!space || expected >= BATCH) return;
-  const word = wordAt(space, vblock);
+  const index = vblock >> leafShift;
+  if (!space || expected > BATCH - 2 || index >= LEAF_NONE) return;
+  const slot = slotFind(space, <u32>index);
+  const word = slot ? load<u32>(slot) : 0;
   if (!word) return;
-  const place = scratchTouches + expected * 4;
-  store<u32>(place, word & ~SHAPE_MASK);
-  store<u32>(place, firstLook(word, <u32>vblock & leafMask), 4);
-  expected += 2;
+  // Nothing will look at the header of a marked dense leaf (update.ts).
+  if ((word & SHAPE_MASK) != SHAPE_DENSE || !slotMarked(slot)) store<u32>(scratchTouches + expected++ * 4, word & ~SHAPE_MASK);
+  store<u32>(scratchTouches + expected++ * 4, firstLook(word, <u32>vblock & leafMask));
 }
 
 export function tableWarm(): void {

@@ -15,7 +15,7 @@
 import { COUNT_HISTORY_INSERT, COUNT_HOLE_MADE, COUNT_HOLE_TO_HISTORY, COUNT_MOVE_CURRENT, COUNT_MOVE_HISTORY, COUNT_MOVE_REFUSED,
   COUNT_PUT_RECOVERED, COUNT_TRIM_LEAF, count } from '../std/counters';
 import { PLANT_FREE_SNAPSHOT_BLOCK, PLANT_MOVE_UNCONDITIONAL, PLANT_TRIM_DROPS_HOLE, planted } from '../std/plant';
-import { LEAF_NONE, directoryNext, slotChunk, slotFind, slotMake } from './directory';
+import { LEAF_NONE, directoryNext, slotChunk, slotFind, slotMake, slotMark, slotMarked } from './directory';
 import { gateHas, recovering } from './gate';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_VOLUME, historyFrom, historyMerge, historyStore } from './history';
 import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, KIND_ABSENT, KIND_HOLE, KIND_MAPPED, LEAF_HEADER, SHAPE_DENSE, SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT,
@@ -41,6 +41,11 @@ function retire(space: u32, i: u32, volume: u32, block: u32, birth: u32, epoch: 
   }
 }
 
+// A mark in the directory says that a leaf is known to be dirty, and to have changed in this epoch: replay then has no business with the
+// leaf's header, which lies in another cache line, and mostly in another page, than the entry. Of one epoch only: few logs have
+// snapshots behind their last checkpoint.
+let markBirth: u32 = 0;
+
 // Most puts of a replay: into a dense leaf, over a mapping that no pin can see. Nothing is counted while recovering, so nothing but
 // the entry changes. False, and nothing done, where there is more to it.
 function putRecovered(space: u32, leaf: u32, i: u32, volume: u32, block: u32, birth: u32): bool {
@@ -62,8 +67,12 @@ export function tablePut(spaceId: u32, vblock: u64, volume: u32, block: u32, bir
   else if (recovering && gateHas(word & ~SHAPE_MASK, sequence)) return;
   const i = <u32>vblock & leafMask;
   if (RAID && recovering && (word & SHAPE_MASK) == SHAPE_DENSE && putRecovered(space, word & ~SHAPE_MASK, i, volume, block, birth)) {
+    if (birth != markBirth || !slotMarked(slot)) {
+      leafTouch(word & ~SHAPE_MASK, chunk, birth);
+      if (!markBirth) markBirth = birth;
+      if (birth == markBirth) slotMark(slot, true);
+    }
     leafTighten(slot, i);
-    leafTouch(load<u32>(slot) & ~SHAPE_MASK, chunk, birth);
     return;
   }
   entryGet(word, i);

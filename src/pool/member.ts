@@ -7,6 +7,7 @@
 import { syncDevice, type StorageDevice } from '../device/device.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import type { FrameSeen } from './catalogue.ts';
+import { FencedDevice } from './fenced.ts';
 import { LABEL_BYTES, type FormatCodec, type Frame, type Label, type LabelRequest } from './label.ts';
 
 const SIDES = ['front', 'back'] as const;
@@ -192,6 +193,15 @@ export async function writeLabels(
   return label;
 }
 
+// A log may be writing to the same device: what either is told of a failure the other must hear as well.
+function write(device: StorageDevice, offset: number, bytes: Uint8Array): Promise<void> {
+  return device instanceof FencedDevice ? device.writeOwn(offset, bytes) : device.write(offset, bytes);
+}
+
+function flush(device: StorageDevice): Promise<void> {
+  return device instanceof FencedDevice ? device.flushOwn() : device.flush();
+}
+
 /**
  * Puts one frame on all members; when it resolves it is durable on both sides of each, but for those that it answers with, and why. One that failed
  * is not asked again.
@@ -206,8 +216,8 @@ export async function writeCatalogue(members: readonly Member[], generation: num
     });
   };
   for (const side of SIDES) {
-    await all((member) => member.device.write(member.slotOffset(side, generation), frame));
-    await all((member) => member.device.flush());
+    await all((member) => write(member.device, member.slotOffset(side, generation), frame));
+    await all((member) => flush(member.device));
   }
   return failed;
 }
@@ -216,16 +226,23 @@ export async function writeCatalogue(members: readonly Member[], generation: num
 export function writeCatalogueSync(members: readonly Member[], generation: number, frame: Uint8Array): void {
   const devices = members.map((member) => ({ member, device: syncDevice(member.device, 'committing the catalogue') }));
   for (const side of SIDES) {
-    for (const { member, device } of devices) device.writeSync(member.slotOffset(side, generation), frame);
-    for (const { device } of devices) device.flushSync();
+    for (const { member, device } of devices) {
+      const offset = member.slotOffset(side, generation);
+      if (device instanceof FencedDevice) device.writeOwnSync(offset, frame);
+      else device.writeSync(offset, frame);
+    }
+    for (const { device } of devices) {
+      if (device instanceof FencedDevice) device.flushOwnSync();
+      else device.flushSync();
+    }
   }
 }
 
 /** The label of one side, mended from the other one. */
 export async function writeLabel(codec: FormatCodec, member: Member, side: Side): Promise<void> {
   const offset = side === 'front' ? 0 : member.label.labelBackOffset;
-  await member.device.write(offset, codec.encodeSide(member.label, side));
-  await member.device.flush();
+  await write(member.device, offset, codec.encodeSide(member.label, side));
+  await flush(member.device);
 }
 
 function sameLabel(a: Label, b: Label): boolean {

@@ -97,6 +97,15 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     'raid.rebuild6': '5d600f21a5ead93c',
     'raid.write10': '5d600f21a5ead93c',
     'raid.padding': '7fa54663fa8bd044',
+    'raid.files.write0': '5d600f21a5ead93c',
+    'raid.files.write1': '5d600f21a5ead93c',
+    'raid.files.write5': '5d600f21a5ead93c',
+    'raid.files.degraded5': '5d600f21a5ead93c',
+    'raid.files.rebuild5': '5d600f21a5ead93c',
+    'raid.files.write6': '5d600f21a5ead93c',
+    'raid.files.degraded6': '5d600f21a5ead93c',
+    'raid.files.rebuild6': '5d600f21a5ead93c',
+    'raid.files.write10': '5d600f21a5ead93c',
   },
 };
 

@@ -273,6 +273,108 @@ describe('a rebuild', () => {
   });
 });
 
+describe('a rebuild that a crash cuts off', () => {
+  /** Copies what a crash would leave, at the first write of data after it was asked to. */
+  class WatchedDevice extends MemoryDevice {
+    written = new Set<number>();
+    asked = false;
+    image: (() => void) | undefined;
+    override async write(offset: number, from: Uint8Array): Promise<void> {
+      this.written.add(offset);
+      if (this.asked && offset > 64 * BLOCK) {
+        this.image?.();
+        this.image = undefined;
+      }
+      return super.write(offset, from);
+    }
+  }
+
+  it.each(['1', '5', '6', '10'] as const)('RAID %s: goes on where it was', async (level) => {
+    const devices: MemoryDevice[] = Array.from({ length: level === '1' ? 2 : 4 }, () => new MemoryDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: level, rebuildPartBytes: BLOCK });
+    const volume = await pool.createVolume('v', { size: '8MiB' });
+    const data = new Uint8Array(6 << 20);
+    for (let at = 0; at < data.length; at += 4) data[at] = (at >>> 12) + (at >>> 20) + 1;
+    for (let at = 0; at < data.length; at += 1 << 18) {
+      await volume.write(at, data.subarray(at, at + (1 << 18)));
+      await volume.flush();
+    }
+    const codec = await FormatCodec.create();
+    const { label, uuid } = await Member.read(codec, lend(devices[1]!), null);
+    const fresh = new WatchedDevice('16MiB');
+    devices[1] = fresh;
+    const crashed: WatchedDevice[] = [];
+    fresh.image = () => {
+      for (const device of devices) {
+        const bytes = new Uint8Array(device.sizeBytes);
+        device.readSync(0, bytes);
+        const copy = new WatchedDevice(device.sizeBytes);
+        copy.writeSync(0, bytes);
+        crashed.push(copy);
+      }
+    };
+    const seen: number[] = [];
+    await pool.replaceMember(
+      0,
+      uuid,
+      { device: lend(fresh), path: null },
+      {
+        onProgress: (done, total) => {
+          seen.push(done);
+          fresh.asked = done >= total * 0.7;
+        },
+      },
+    );
+    await pool.close();
+    expect(seen).toEqual(seen.toSorted((a, b) => a - b)); // over all parts
+    expect(crashed).toHaveLength(devices.length);
+
+    const member = await Member.read(codec, lend(crashed[1]!), null);
+    await member.readSlots(codec);
+    const record = chooseCatalogue([member.frames()]).catalogue.storageVolumes[0]!.devices[1]!;
+    expect(record.state).toBe('rebuilding');
+    expect(record.filled).toBeGreaterThan(0);
+    const again = await open(crashed);
+    await again.volume('v');
+    expect((await again.scrub()).problems).toEqual([]); // it waits for the rebuild
+    expect((await again.status()).storageVolumes[0]!.devices.every((device) => device.state === 'online')).toBe(true);
+    await again.close();
+    const partBytes = (label.segmentBlocks / dataColumns(level, devices.length)) * BLOCK;
+    const segments = (device: WatchedDevice): number =>
+      new Set(
+        [...device.written].map((at) => Math.floor((at - label.dataOffset) / partBytes)).filter((at) => at >= 0 && at < label.segmentCount),
+      ).size;
+    expect(segments(crashed[1]!)).toBeLessThan(segments(fresh) * 0.6);
+    const rest = await open(crashed.slice(1), true);
+    const read = new Uint8Array(data.length);
+    await (await rest.volume('v')).read(0, read);
+    await rest.close();
+    expect(Buffer.compare(read, data)).toBe(0);
+  });
+
+  it('begins anew when the pool was used without the member meanwhile', async () => {
+    const devices = await make('5', 4);
+    const pool = await StoragePool.openDevices(devices.map(lend), { rebuildPartBytes: BLOCK });
+    const codec = await FormatCodec.create();
+    const { uuid } = await Member.read(codec, lend(devices[2]!), null);
+    const fresh = new WatchedDevice('16MiB');
+    devices[2] = fresh;
+    let crashed: MemoryDevice[] = [];
+    fresh.image = () => (crashed = devices.map(copyOf));
+    await pool.replaceMember(0, uuid, { device: lend(fresh), path: null }, { onProgress: (done) => (fresh.asked = done >= 1) });
+    await pool.close();
+    expect(await states(crashed)).toEqual(['online', 'online', 'rebuilding', 'online']);
+    await write([crashed[0]!, crashed[1]!, crashed[3]!], 3);
+    expect(await states(crashed)).toEqual(['online', 'online', 'missing', 'online']);
+    const again = await open(crashed);
+    await again.volume('v');
+    await again.scrub();
+    await again.close();
+    expect(await states(crashed)).toEqual(Array(4).fill('online'));
+    expect(await read([crashed[0]!, crashed[2]!, crashed[3]!])).toEqual({ new: 3, old: 1 });
+  });
+});
+
 describe('the planted fault HIGHEST_GENERATION', () => {
   /** What it would be without ancestry. */
   function highestGeneration(members: readonly (readonly FrameSeen[])[]): FrameSeen {

@@ -134,6 +134,7 @@ test('each field of an image is checked', () => {
     ['birth above newest change', (bytes) => put32(bytes, birth + 4, 3)],
     ['volume unknown', (bytes) => put16(bytes, volume + 2, 9)],
     ['volume absent', (bytes) => put16(bytes, volume + 2, 0xfffe)],
+    ['first volume absent', (bytes) => put16(bytes, volume, 0xfffe)],
     ['hole with a block', (bytes) => put16(bytes, volume + 2, 0xffff)],
     ['history block', (bytes) => put16(bytes, history, 16)],
     ['history volume', (bytes) => put16(bytes, history + 2, 0xfffe)],
@@ -158,4 +159,50 @@ test('each field of an image is checked', () => {
   expect(core.leafImageRead(5, 0, buffer, size), 'no such space').toBe(0);
   expect(core.leafImageRead(0xffff, 0, buffer, size)).toBe(0);
   expect(core.leafImageRead(0, 0xffffffff, buffer, size)).toBe(0);
+});
+
+// Without a history an image goes straight into its leaf: 24 of 64 blocks make a packed leaf, 61 a dense one.
+test.each([24, 61])('each field of a packed image without a history is checked, %i of 64 blocks', (present) => {
+  const { core, buffer } = open(64);
+  for (let block = 0; block < present; block++) core.tablePut(0, BigInt((block * 5) % 64), VOLUMES[0], 3 * block, 1 + (block & 1), 1n);
+  const size = core.leafImageWrite(0, 0, buffer);
+  const good = new Uint8Array(core.memory.buffer, buffer, size).slice();
+  core.spaceDestroy(0, 3n);
+  core.spaceCreate(0, 1n, NONE, 0, 0);
+  const [bitmap, block] = [16, 24];
+  const birth = block + present * 4;
+  const volume = birth + present * 4;
+  const padding = volume + present * 2;
+  expect(size).toBe(padding + (present & 1) * 2);
+  const put16 = (bytes: DataView, at: number, value: number): void => bytes.setUint16(at, value, true);
+  const put32 = (bytes: DataView, at: number, value: number): void => bytes.setUint32(at, value, true);
+  const flip = (bytes: DataView, block: number): void =>
+    bytes.setUint8(bitmap + (block >> 3), bytes.getUint8(bitmap + (block >> 3)) ^ (1 << (block & 7)));
+  const missing = (present * 5) % 64; // the block that would have come next
+  const wrong: [string, (bytes: DataView) => void][] = [
+    ['a bit more', (bytes) => flip(bytes, missing)],
+    ['a bit less', (bytes) => flip(bytes, 0)],
+    ['birth 0', (bytes) => put32(bytes, birth + 4, 0)],
+    ['birth above newest change', (bytes) => put32(bytes, birth + 4, 3)],
+    ['newest change under a birth', (bytes) => put32(bytes, 8, 1)],
+    ['block outside', (bytes) => put32(bytes, block + 4, 64 * 4096)],
+    ['last block outside', (bytes) => put32(bytes, birth - 4, 0xffffffff)],
+    ['first volume absent', (bytes) => put16(bytes, volume, 0xfffe)],
+    ['volume absent', (bytes) => put16(bytes, volume + 2, 0xfffe)],
+    ['volume unknown', (bytes) => put16(bytes, volume + 2, 9)],
+    ['hole with a block', (bytes) => put16(bytes, volume + 2, 0xffff)],
+  ];
+  if (present & 1) wrong.push(['padding', (bytes) => put16(bytes, padding, 1)]);
+  for (const [what, spoil] of wrong) {
+    expect(offer(core, buffer, good, 'good'), what).toBe(true); // and so the leaf read before knows volumes and ranges
+    const bytes = good.slice();
+    spoil(new DataView(bytes.buffer));
+    expect(offer(core, buffer, bytes, what), what).toBe(false);
+  }
+  const hole = good.slice();
+  put16(new DataView(hole.buffer), volume + 2, 0xffff);
+  put32(new DataView(hole.buffer), block + 4, 0);
+  expect(read(core, buffer, hole)).toBe(true);
+  expect(core.tableVerify()).toBe(0);
+  expect(core.mappedBlocks(0)).toBe(present - 1);
 });
