@@ -298,6 +298,23 @@ describe('an app', () => {
     }
   });
 
+  it.each([
+    ['varve', 'core.raid.wasm'],
+    ['varve/opfs', 'core.wasm'],
+  ])('%s carries %s byte for byte', (entry, file) => {
+    const carried = join(project, 'carried.js');
+    writeFileSync(
+      carried,
+      `import { compileCore } from '${entry}';
+       const { compile } = WebAssembly;
+       WebAssembly.compile = (bytes) => (process.stdout.write(bytes), compile(bytes));
+       await compileCore();`,
+    );
+    const child = spawnSync(process.execPath, [carried], { maxBuffer: 1e7 });
+    expect(child.stderr.toString()).toBe('');
+    expect(child.stdout.equals(readFileSync(join(project, 'node_modules/varve/dist', file)))).toBe(true);
+  });
+
   it('brings the core itself, by `varve/slim`', async () => {
     const outfile = join(project, 'out/slim.js');
     await esbuild.build({
