@@ -67,8 +67,9 @@ const REQUIRED_EVENTS_RAID = [
   'scrub',
   'scrub mended',
 ];
-/** Counters of what only storage volumes of several members have. */
-const RAID_COUNTERS = { first: 73, last: 85 };
+/** Counters of what only storage volumes of several members have: a range, and one that came later. */
+const RAID_COUNTERS = { first: 73, last: 84 };
+const RAID_COUNTERS_LATER = new Set(['C_REBUILD_RESUMED']);
 /** What seeds of several members need not reach: nothing is damaged there beyond what a level bears, and there is room. */
 const NOT_REQUIRED_RAID = new Set(['C_NO_SPACE', 'C_PAGE_COPY_USED', 'C_CORRUPT_FOUND', 'C_READ_RETRIED']);
 /** Counters of the core that random histories need not reach, and why. */
@@ -286,7 +287,8 @@ async function main(): Promise<number> {
   const counters = Object.fromEntries([...names].sort(([a], [b]) => a - b).map(([id, name]) => [name, summary.counters[id] ?? 0]));
   const raid = first >= RAID_SEEDS;
   const isRequired = (id: number, name: string): boolean =>
-    NOT_REQUIRED[name] === undefined && (raid ? !NOT_REQUIRED_RAID.has(name) : id < RAID_COUNTERS.first || id > RAID_COUNTERS.last);
+    NOT_REQUIRED[name] === undefined &&
+    (raid ? !NOT_REQUIRED_RAID.has(name) : (id < RAID_COUNTERS.first || id > RAID_COUNTERS.last) && !RAID_COUNTERS_LATER.has(name));
   const missing = [
     ...[...names].filter(([id, name]) => counters[name] === 0 && isRequired(id, name)).map(([, name]) => name),
     ...(raid ? REQUIRED_EVENTS_RAID : REQUIRED_EVENTS).filter((name) => !summary.events.has(name)),

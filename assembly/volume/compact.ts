@@ -4,7 +4,9 @@
 //
 // choose() is pure: from each segment's live count and age it answers nothing or a victim. Cost-benefit as in Rosenblum and
 // Ousterhout's log-structured file system: (1 − u) · age / (1 + u), age counted in sequences, so that cold garbage is
-// collected early and hot segments are left to empty by themselves.
+// collected early and hot segments are left to empty by themselves. But by its fourth root: what was copied is old and counts
+// as young, so the age itself says too much. At 80 % live, uniform and Zipf (bench/amplification.ts, 2026-11): 2.96 and 2.46
+// with the age, 2.95 and 2.29 with its fourth root, 2.95 and 2.37 with none, 3.06 and 2.44 with the time since the last block died.
 
 import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
@@ -58,7 +60,7 @@ export function choose(eager: u32): bool {
     let used = <f64>live / <f64>slots;
     if (!leaving && (gain <= 0 || (eager == 0 && used > 0.95) || (eager == 2 && gain * 16 < <i32>slots))) continue;
     let age = <f64>(sequence - last) + 1;
-    let score = ((1 - used) * age) / (1 + used);
+    let score = ((1 - used) * sqrt<f64>(sqrt<f64>(age))) / (1 + used);
     if (leaving) score = 1e30 - <f64>live;
     if (score > best) {
       best = score;
