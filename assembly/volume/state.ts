@@ -14,6 +14,8 @@ import {
   spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
+import { checkpointOwner } from './checkpoint';
+import { checkpointLostSet } from './mode';
 import { C_FORWARD_DROPPED, C_FORWARD_FOLLOWED, C_ROLLBACK, C_SNAPSHOT_DELETED, C_SPACE_MERGED } from '../log/counting';
 import { bytesEqual, clear } from '../std/bytes';
 
@@ -412,6 +414,8 @@ function spaceRelax(space: u32, at: u64): void {
   while (space != SPACE_NONE && !(spaceFlags(space) & SPACE_CURRENT) && pinCount(space) == 0) {
     let parent = spaceParent(space);
     spaceDestroy(space, at); // gives its pin on the parent back
+    // A checkpoint that has noted the space and not all of its leaves would bring back older images of those that changed.
+    if (checkpointOwner) checkpointLostSet(true);
     space = parent;
   }
   if (space != SPACE_NONE) tableSweep(space, at);
