@@ -139,8 +139,13 @@ export function evacuate(volume: u32): void {
   }
 }
 
+// An open segment without a record stays where it is until it gets one: sealed, it would be nobody's, and come free while replay still goes through it.
+function isOn(buffer: u32, volume: u32): bool {
+  return buffer != 0 && load<u32>(buffer, B_VOLUME) == volume && load<u32>(buffer, B_FILL) != 0;
+}
+
 function openOn(volume: u32): bool {
-  for (let stream: u32 = 0; stream < 4; stream++) if (openBuffer(stream) && load<u32>(openBuffer(stream), B_VOLUME) == volume) return true;
+  for (let stream: u32 = 0; stream < 4; stream++) if (isOn(openBuffer(stream), volume)) return true;
   return false;
 }
 
@@ -182,12 +187,12 @@ function leaveVolume(volume: u32): u32 {
   if (lacks(4 * bufferBytes(segmentBlocksMost))) return MEMORY;
   for (let stream: u32 = 0; stream < 2; stream++) {
     let buffer = openBuffer(stream);
-    if (buffer && load<u32>(buffer, B_VOLUME) == volume && nextCount(stream)) segmentAdvance(stream, false);
+    if (isOn(buffer, volume) && nextCount(stream)) segmentAdvance(stream, false);
   }
   if (checkpointOwner) return DONE;
   for (let stream = STREAM_META; stream < STREAM_META + 2; stream++) {
     let buffer = openBuffer(stream);
-    if (!buffer || load<u32>(buffer, B_VOLUME) != volume || load<u32>(buffer, B_DURABLE) != load<u32>(buffer, B_FILL)) continue;
+    if (!isOn(buffer, volume) || load<u32>(buffer, B_DURABLE) != load<u32>(buffer, B_FILL)) continue;
     if (load<u32>(buffer, B_INFLIGHT) || load<u32>(buffer, B_PINS)) continue;
     openBufferSet(stream, 0);
     bufferFree(buffer);
