@@ -56,7 +56,10 @@ function stamped(first: number, count: number, versionOf: (block: number) => num
 
 async function put(world: World, stand: Stand, first: number, count: number): Promise<void> {
   for (let index = first; index < first + count; index++) world.now[index] = world.version();
-  await stand.volume.write(first * BLOCK, stamped(first, count, (block) => world.now[block]!));
+  await stand.volume.write(
+    first * BLOCK,
+    stamped(first, count, (block) => world.now[block]!),
+  );
 }
 
 /** One or two leaves: written in a row, or some, most or nearly all of their blocks one by one in any order; or trimmed. */
@@ -88,7 +91,13 @@ async function expectStates(world: World, { log, volume }: Stand): Promise<void>
     const bytes = new Uint8Array(CALL_BLOCKS * BLOCK);
     for (let first = 0; first < BLOCKS; first += CALL_BLOCKS) {
       await view.read(first * BLOCK, bytes);
-      if (Buffer.compare(bytes, stamped(first, CALL_BLOCKS, (block) => state[block]!)) === 0) continue;
+      if (
+        Buffer.compare(
+          bytes,
+          stamped(first, CALL_BLOCKS, (block) => state[block]!),
+        ) === 0
+      )
+        continue;
       const words = new Uint32Array(bytes.buffer);
       const wrong = Array.from({ length: CALL_BLOCKS }, (_, index) => index).find((index) => words[index * 1024] !== state[first + index])!;
       expect.fail(`${name ?? 'now'}: block ${first + wrong} has version ${words[wrong * 1024]}, expected ${state[first + wrong]}`);
