@@ -1039,8 +1039,9 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
-    if (RAID && slots % unitOf(volume)) {
-      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. The stream goes on elsewhere.
+    if (RAID && slots && (slots % unitOf(volume) || (!clean && redundant(volume)))) {
+      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. Or a life before may have sealed it: a member that still had
+      // that footer, of the same fill, would be believed. The stream goes on elsewhere.
       if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
       free(area);
       cutting |= 1 << which; // when both streams have what is theirs
