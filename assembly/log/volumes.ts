@@ -264,10 +264,6 @@ export function segmentLeaveFree(volume: u32, segment: u32, state: u32): void {
   if (load<u32>(volume, V_STATE) == VOLUME_ACTIVE) freeTotal--;
 }
 
-/** Segments that hold pages of the newest root, on volumes that are not given back. */
-export let metaSegments: u32 = 0;
-export function metaSegmentsSet(count: u32): void { metaSegments = count; }
-
 /** Frees the segment that the walk stands at when it holds metadata pages of which none is left. */
 export function emptyMetaFree(): void {
   if (load<u8>(eachSegment, SEG_STATE) == <u8>META && !load<u32>(eachSegment, SEG_META_LIVE) && !load<u32>(eachSegment, SEG_BUFFER) && !(RAID && load<u32>(eachSegment, SEG_PINS))) {

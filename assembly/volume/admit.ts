@@ -1,8 +1,8 @@
 // What may be written, and when a volume is wanted.
 //
 // The reserve is what delete, trim, compaction and checkpoint need so that they always work: two generations of the
-// metadata's worst case in two copies, the open and next segments of each stream, two victims. What is in use for metadata
-// is one of the generations. A user's write takes no segment out of the rest; other records leave what a checkpoint takes.
+// metadata's worst case in two copies, the open and next segments of each stream, two victims. A user's write takes no
+// segment out of it; other records leave what a checkpoint takes.
 
 import { count } from '../std/counters';
 import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
@@ -11,8 +11,8 @@ import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
 import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
   SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, VOLUME_ACTIVE, V_DATA_SLOTS, V_FREE, V_ID, V_NEXT, V_SEGMENT_BLOCKS,
-  V_SEGMENT_COUNT, V_STATE, capacityBlocks, eachIndex, eachSegment, eachVolume, freeTotal, metaSegments, segmentBlocksMost, segmentTotal,
-  segmentsBegin, segmentsNext, volumeCount, volumeHead,
+  V_SEGMENT_COUNT, V_STATE, capacityBlocks, eachIndex, eachSegment, eachVolume, freeTotal, segmentBlocksMost, segmentTotal, segmentsBegin,
+  segmentsNext, volumeCount, volumeHead,
 } from '../log/volumes';
 import {
   B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, isStart, nextCount, openBuffer, recordRoom, segmentAdvance,
@@ -97,16 +97,6 @@ export function reserveSegments(): u32 {
   return 4 * metadataSegments() + 8;
 }
 
-/**
- * Free segments that a user's write leaves: the reserve, less what is in use as the one of its two generations that there is, but for two. Kept free twice, 4 % more
- * was copied at 80 % live (bench/amplification.ts, 2026-11); without the two, a log with little metadata had six segments between the last user's write and what a
- * checkpoint takes, and a delete found none (simulator, seed 83002361). The core without RAID has no room for this.
- */
-function reserveFree(): u32 {
-  let used = RAID ? min(metaSegments, 2 * metadataSegments()) : 0;
-  return reserveSegments() - (used > 2 ? used - 2 : 0);
-}
-
 /** Free segments that are left to the checkpoint whatever happens: both copies of its pages. */
 export function checkpointFloor(): u32 {
   return 2 * metadataSegments() + 2;
@@ -173,7 +163,7 @@ export function canGiveVolume(): i32 {
 export function spaceLow(): bool {
   let room = <f64>freeSegments();
   // A log that does not grow by itself has nothing to prepare for but the next write: begun early, 6 % more is copied at 80 % live.
-  return ((!RAID || growMode == 0) && room <= (1 - growAt) * <f64>segmentTotal) || room <= <f64>(reserveFree() + 3);
+  return ((!RAID || growMode == 0) && room <= (1 - growAt) * <f64>segmentTotal) || room <= <f64>(reserveSegments() + 3);
 }
 
 /** Memory for one more record, and for a segment to put it into. */
@@ -208,9 +198,9 @@ export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u3
   if (status != DONE) return status;
   if (unflushedBytes() >= unflushedLimit) wantFlush(true);
   if (blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind)) return DONE;
-  if (!privileged && freeSegments() <= reserveFree()) {
+  if (!privileged && freeSegments() <= reserveSegments()) {
     collectFree();
-    if (freeSegments() <= reserveFree()) return spaceWait(ticket, false);
+    if (freeSegments() <= reserveSegments()) return spaceWait(ticket, false);
   }
   status = nextSegment(STREAM_USER);
   return status == FAILED ? spaceWait(ticket, privileged) : status;

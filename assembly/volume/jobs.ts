@@ -13,8 +13,8 @@ import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
 import {
-  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, metaSegmentsSet,
-  segmentBlocksMost, segmentFree, segmentOf, segmentsOfAll, volumeHead, volumeTotals,
+  VOLUME_ACTIVE, VOLUME_EVACUATING, VOLUME_RELEASED, V_FREE, V_ID, V_NEXT, V_RELEASE_COMMITS, V_SEGMENT_COUNT, V_STATE, segmentBlocksMost,
+  segmentFree, segmentOf, segmentsOfAll, volumeHead, volumeTotals,
 } from '../log/volumes';
 import {
   B_DURABLE, B_FILL, B_INFLIGHT, B_PINS, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer,
@@ -121,7 +121,6 @@ function stateSet(volume: u32, state: u32): void {
 /** Begins to give a volume back: nothing new goes there. */
 export function evacuate(volume: u32): void {
   stateSet(volume, VOLUME_EVACUATING);
-  if (RAID) metaSegmentsSet(0); // which of them are elsewhere the next root says
   store<u32>(volume, 0, V_RELEASE_COMMITS);
   evacuationSeen = -1;
   for (let stream: u32 = 0; stream < 2; stream++) {

@@ -20,8 +20,7 @@ import {
   P_CHECKPOINT, P_COUNT, P_KIND, P_LEVEL, P_USED,
 } from '../format/page';
 import {
-  SEG_FLAGS, SEG_META_LIVE, SEG_VICTIM, VOLUME_ACTIVE, V_SEGMENT_BLOCKS, V_STATE, eachSegment, eachVolume, emptyMetaFree, metaSegmentsSet, segmentOf,
-  segmentsBegin, segmentsNext, volumeById,
+  SEG_FLAGS, SEG_META_LIVE, SEG_VICTIM, V_SEGMENT_BLOCKS, eachSegment, emptyMetaFree, segmentOf, segmentsBegin, segmentsNext, volumeById,
 } from '../log/volumes';
 import { B_VOLUME, openBuffer, pageAppend, pageBlock, pageVolume } from '../log/writer';
 import { C_LEAF_FRAGMENTED } from '../log/counting';
@@ -368,11 +367,6 @@ export function metaRecount(release: bool): void {
         bump(segment, SEG_META_LIVE, 1);
       }
     }
-  }
-  if (RAID) {
-    let count: u32 = 0;
-    for (segmentsBegin(); segmentsNext(); ) if (load<u32>(eachSegment, SEG_META_LIVE) && load<u32>(eachVolume, V_STATE) == VOLUME_ACTIVE) count++;
-    metaSegmentsSet(count);
   }
   if (!release) return;
   for (segmentsBegin(); segmentsNext(); ) emptyMetaFree();
