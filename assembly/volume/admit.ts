@@ -162,7 +162,7 @@ export function canGiveVolume(): i32 {
 /** Whether jobs should make room before anyone has to wait. */
 export function spaceLow(): bool {
   let room = <f64>freeSegments();
-  // A log that does not grow by itself has nothing to prepare for but the next write: begun early, 6 % more is copied at 80 % live.
+  // A log that does not grow by itself has nothing to prepare for but the next write: begun early, 4 % more is copied at 80 % live.
   return ((!RAID || growMode == 0) && room <= (1 - growAt) * <f64>segmentTotal) || room <= <f64>(reserveSegments() + 3);
 }
 

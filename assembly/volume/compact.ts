@@ -6,7 +6,7 @@
 // Ousterhout's log-structured file system: (1 − u) · age / (1 + u), age counted in sequences, so that cold garbage is
 // collected early and hot segments are left to empty by themselves. But by its fourth root: what was copied is old and counts
 // as young, so the age itself says too much. At 80 % live, uniform and Zipf (bench/amplification.ts, 2026-11): 2.96 and 2.46
-// with the age, 2.95 and 2.29 with its fourth root, 2.95 and 2.37 with none, 3.06 and 2.44 with the time since the last block died.
+// with the age, 2.95 and 2.29 with its fourth root, 2.95 and 2.37 with none, 3.06 and 2.44 with the time since the last block died (of a smaller reserve).
 
 import { free, freeAt, allocateBlocks } from '../std/allocator';
 import { count } from '../std/counters';
