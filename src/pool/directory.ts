@@ -99,8 +99,7 @@ export class DirectoryPool extends StoragePool {
       const place = new DirectoryPlace(directory, lock, made);
       const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
       const parts = await createParts(place, found, options);
-      remove(join(directory, MAKING_NAME));
-      syncDirectory(directory);
+      endMaking(directory);
       const pool = new DirectoryPool(parts, options);
       places.set(pool, place);
       return pool;
@@ -131,6 +130,7 @@ export class DirectoryPool extends StoragePool {
     try {
       const notes: string[] = [];
       const cache = readCache(directory, notes);
+      if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
           const device = await openMemberDevice(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
@@ -421,6 +421,16 @@ function beginMaking(directory: string, devices: readonly string[]): void {
   }
   remove(marker);
   closeSync(openSync(marker, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600));
+  syncDirectory(directory);
+}
+
+/**
+ * The pool is made: durably, before anything is kept in it. An `init` that a crash stopped right before this leaves it to the next open, or one day a pool that lost its
+ * `pool.json` would be taken for the rest of a cut-off one.
+ */
+function endMaking(directory: string): void {
+  if (!readdirSync(directory).includes(MAKING_NAME)) return;
+  remove(join(directory, MAKING_NAME));
   syncDirectory(directory);
 }
 

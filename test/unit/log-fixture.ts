@@ -55,6 +55,15 @@ export async function openLog(volumes: LogVolume[], options: Partial<LogOptions>
   return { log, volume: new VirtualVolume(log, 'v', 0) };
 }
 
+/** The same bytes on another device: what a member was at this moment. */
+export function copyOf(device: MemoryDevice): MemoryDevice {
+  const bytes = new Uint8Array(device.sizeBytes);
+  device.readSync(0, bytes);
+  const copy = new MemoryDevice(device.sizeBytes);
+  copy.writeSync(0, bytes);
+  return copy;
+}
+
 export function pattern(length: number, seed: number): Uint8Array {
   const bytes = new Uint8Array(length);
   let state = (Math.imul(seed, 0x9e3779b1) + 1) >>> 0;

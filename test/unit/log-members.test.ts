@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { Log, type LogVolume, type MemberState } from '../../src/volume/log.ts';
 import { VirtualVolume } from '../../src/volume/volume.ts';
-import { KEY, pattern, POLICY, UUID } from './log-fixture.ts';
+import { copyOf, KEY, pattern, POLICY, UUID } from './log-fixture.ts';
 
 const BLOCK = 4096;
 const DATA_OFFSET = 1 << 18;
@@ -51,15 +51,6 @@ async function create(volumes: LogVolume[], virtualBytes: number): Promise<{ log
 async function open(volumes: LogVolume[]): Promise<{ log: Log; volume: VirtualVolume }> {
   const log = await Log.open({ name: 'v', uuid: UUID, volumes, policy: POLICY });
   return { log, volume: new VirtualVolume(log, 'v', 0) };
-}
-
-/** The same bytes on another device: what a member was at this moment. */
-function copyOf(device: MemoryDevice): MemoryDevice {
-  const bytes = new Uint8Array(device.sizeBytes);
-  device.readSync(0, bytes);
-  const copy = new MemoryDevice(device.sizeBytes);
-  copy.writeSync(0, bytes);
-  return copy;
 }
 
 describe('a rebuild in parts', () => {

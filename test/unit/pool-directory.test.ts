@@ -61,8 +61,13 @@ describe('a pool directory', () => {
     expect(readdirSync(path)).not.toContain('making');
     writeFileSync(join(path, 'making'), '');
     await expect(StoragePool.init(path)).rejects.toThrow(code('VARVE_EXISTS'));
+    // Whoever opens it for writing takes the mark away before anything is kept in it: without pool.json it is a pool still.
+    await (await StoragePool.open(path)).close();
+    expect(readdirSync(path)).not.toContain('making');
+    unlinkSync(join(path, 'pool.json'));
     await (await StoragePool.open(path)).close();
     unlinkSync(join(path, 'pool.json'));
+    writeFileSync(join(path, 'making'), '');
     await expect(StoragePool.open(path)).rejects.toThrow(code('VARVE_NOT_FOUND'));
     const pool = await StoragePool.init(path, { volumeSize: '16MiB' });
     expect(readdirSync(path).filter((name) => name.endsWith('.varve'))).toHaveLength(1);

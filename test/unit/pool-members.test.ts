@@ -11,6 +11,7 @@ import { FormatCodec } from '../../src/pool/label.ts';
 import { Member } from '../../src/pool/member.ts';
 import { StoragePool } from '../../src/pool/pool.ts';
 import { dataColumns, type RaidLevel } from '../../src/pool/raid.ts';
+import { copyOf } from './log-fixture.ts';
 
 const BLOCK = 4096;
 const code = (wanted: string) => expect.objectContaining({ code: wanted });
@@ -51,15 +52,6 @@ const states = async (devices: readonly MemoryDevice[]): Promise<string[]> => {
   await pool.close();
   return status.storageVolumes[0]?.devices.map((device) => device.state) ?? [];
 };
-
-/** The same bytes on another device: what a member was at this moment. */
-function copyOf(device: MemoryDevice): MemoryDevice {
-  const bytes = new Uint8Array(device.sizeBytes);
-  device.readSync(0, bytes);
-  const copy = new MemoryDevice(device.sizeBytes);
-  copy.writeSync(0, bytes);
-  return copy;
-}
 
 describe('a pool of several members', () => {
   it.each([
