@@ -220,6 +220,12 @@ export function recordRoom(stream: u32, kind: u32): u32 {
   return left < 2 ? 0 : min(left - 1, RECORD_DATA_MAX);
 }
 
+/** Slots that are free in the stream's open segment. */
+export function slotsLeft(stream: u32): u32 {
+  let buffer = openBuffer(stream);
+  return buffer ? bufferDataSlots(buffer) - load<u32>(buffer, B_FILL) : 0;
+}
+
 /** Whether the open record takes one more entry of this kind. */
 function recordFits(buffer: u32, kind: u32): bool {
   return (
@@ -556,4 +562,9 @@ export function nextListsFill(wantedUser: u32, wantedSurvivor: u32, floor: u32):
       nextCountSet(stream, nextCount(stream) + 1);
     }
   }
+  listed = nextCount(STREAM_USER);
 }
+/** Next segments of the user's stream when the lists were filled. */
+let listed: u32 = 0;
+/** Whether half of them were taken. */
+export function nextListUsed(): bool { return nextCount(STREAM_USER) * 2 < listed; }

@@ -247,7 +247,7 @@ function run(ticket: u32, kind: u32): u32 {
     case JOB_WRITEOUT: {
       let state = load<u32>(ticket, T_STATE);
       store<u32>(ticket, 1, T_STATE);
-      return writeOutRun(ticket, state, 256);
+      return writeOutRun(ticket, state);
     }
     case JOB_ROOT: return rootStep(ticket);
     case JOB_MERGE: return mergeStep(ticket);

@@ -36,7 +36,7 @@ import { collectFree, flushRun } from './flush';
 import {
   checkpointNumber, checkpointNumberSet, cutCount, cutCountSet, cuts, rootCleanSet, rootRun, startSequence, startSequenceSet, topNodes, topSet,
 } from './root';
-import { checkpointLost, checkpointLostSet, wantCheckpoint } from './mode';
+import { checkpointLost, checkpointLostSet, wantCheckpoint, wantRoot } from './mode';
 import { checkpointFloor, unflushedLimit } from './admit';
 import { forwardsDrop, hasForwards, stateImageBytes, stateImageWrite } from './state';
 import {
@@ -392,10 +392,14 @@ function chooseMetaVictims(): void {
   }
 }
 
-/** Lists of next segments for the coming root: up to 64, at most an eighth of the free ones, at least two. */
+/**
+ * Lists of next segments for the coming root: up to 64, at most a quarter of the free ones (of survivors a sixteenth), at least two. A quarter, because a writer
+ * whose list runs out waits for a root, and a root for the device to write everything back.
+ */
 export function listsRenew(): void {
-  let wanted = max((freeTotal + nextCount(0) + nextCount(1)) / 8, 2);
+  wantRoot(false);
+  let wanted = max((freeTotal + nextCount(0) + nextCount(1)) / 4, 2);
   nextListTrim(0, wanted); // what was promised when there was more goes back
-  nextListTrim(1, max(wanted / 2, 2));
-  nextListsFill(wanted, max(wanted / 2, 2), checkpointFloor());
+  nextListTrim(1, max(wanted / 4, 2));
+  nextListsFill(wanted, max(wanted / 4, 2), checkpointFloor());
 }

@@ -31,9 +31,9 @@ import {
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
-  B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
+  B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFillSequence, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
   durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
-  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBytes,
+  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, nextListUsed, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
@@ -42,7 +42,7 @@ import { spaceForward } from './state';
 import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
 import {
   checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet,
-  failedReadOnly, replaySequence,
+  failedReadOnly, replaySequence, wantRoot,
 } from './mode';
 
 export let flushOwner: u32 = 0;
@@ -156,6 +156,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       flushFailureSet(0);
       compactedFlushed();
       settle();
+      if (nextListUsed()) wantRoot(true); // now a root costs least: nothing else is to be written back
       if (cutsPending) {
         store<u32>(ticket, 5, T_FLUSH_STATE);
       } else {
@@ -341,7 +342,7 @@ function abandonStream(stream: u32): bool {
   if (!segmentAdvance(stream, true)) return false;
   let fresh = openBuffer(stream);
   // A segment of which nothing became durable is not worth a cut of its own: who pointed at it points past it.
-  if ((cutSlot != 0 || !cutRedirect(stream, first, fresh)) && !cutAdd(stream, first, cutSlot, fresh)) return false;
+  if ((cutSlot != 0 || !cutRedirect(stream, bufferFillSequence(first), fresh)) && !cutAdd(stream, first, cutSlot, fresh)) return false;
   for (let buffer = first; ; buffer = load<u32>(buffer, B_NEXT)) {
     if (load<u32>(buffer, B_STREAM) == stream && !load<u32>(buffer, B_DETACHED)) {
       let from = buffer == first ? cutSlot : 0;
@@ -412,14 +413,13 @@ function rehome(stream: u32, old: u32, from: u32, to: u32): bool {
   return true;
 }
 
-/** Background: writes out buffers that have much that is ready, without a flush. */
-export function writeOutRun(ticket: u32, state: u32, blocksMin: u32): u32 {
+/** Background: writes out what is ready, without a flush. All of it: what is left would keep unsubmittedBlocks() up, and with it this job before all others. */
+export function writeOutRun(ticket: u32, state: u32): u32 {
   if (state == 0) {
     planClear(ticket);
     if (failedReadOnly || writeFailed) return DONE;
     for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
       if (load<u32>(buffer, B_DETACHED)) continue;
-      if (!load<u32>(buffer, B_SEALED) && bufferReady(buffer) - load<u32>(buffer, B_SUBMITTED) < blocksMin) continue;
       if (planWrite(ticket, buffer)) store<u32>(buffer, load<u32>(buffer, B_INFLIGHT) | 0x80000000, B_INFLIGHT);
     }
     return planCountOf(ticket) ? PLAN : DONE;

@@ -37,7 +37,7 @@ import {
   C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
-import { FILL_MARGIN, cutFind, cutTo, incarnationStart, openedRoot, startSequence } from './root';
+import { FILL_MARGIN, cutFind, cutRedirect, cutTo, incarnationStart, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
 import { bump, clear } from '../std/bytes';
@@ -986,6 +986,7 @@ let cutting: u32 = 0;
 function goElsewhere(which: u32): u32 {
   let item = standing(which);
   if (!segmentAdvance(which, true)) return ERROR_NO_SPACE;
+  if (!load<u32>(cursor(which), K_SLOT) && cutRedirect(which, load<u64>(item, W_FILL), openBuffer(which))) return 0;
   let cut = cutTo(which, openBuffer(which));
   if (!cut) return ERROR_LIMIT;
   count(C_STRIPE_CUT);
@@ -1039,10 +1040,21 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
-    if (RAID && slots && (slots % unitOf(volume) || (!clean && redundant(volume)))) {
-      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. Or a life before may have sealed it: a member that still had
-      // that footer, of the same fill, would be believed. The stream goes on elsewhere.
-      if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
+    if (RAID && (slots % unitOf(volume) || (!clean && redundant(volume)))) {
+      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. Or a life before may have written more of it, or sealed it:
+      // a member that still had those records or that footer, of the same fill, would be believed. The stream goes on elsewhere.
+      if (slots) {
+        if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
+      } else {
+        // Replay goes through it until a checkpoint lies behind the next sequence.
+        store<u64>(segment, fill, SEG_FILL);
+        store<u64>(segment, applied + 1, SEG_FIRST);
+        store<u64>(segment, applied + 1, SEG_LAST);
+        store<u16>(segment, 0, SEG_USED);
+        store<u8>(segment, <u8>which, SEG_STREAM);
+        store<u8>(segment, 0, SEG_FLAGS);
+        segmentChanged(volume, index);
+      }
       free(area);
       cutting |= 1 << which; // when both streams have what is theirs
       continueState++;

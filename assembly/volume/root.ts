@@ -23,7 +23,7 @@ import {
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
-  nextFill, nextLists, openBuffer, sequence, starts, bufferPlace, bufferFillSequence,
+  nextFill, nextLists, openBuffer, sequence, starts, bufferPlace,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
@@ -99,9 +99,8 @@ export function cutAdd(stream: u32, buffer: u32, slot: u32, fresh: u32): bool {
   return cut != 0;
 }
 
-/** Points a cut that leads to the fill in `buffer` to that in `fresh`. False: none does. */
-export function cutRedirect(stream: u32, buffer: u32, fresh: u32): bool {
-  let fill = bufferFillSequence(buffer);
+/** Points a cut that leads to the fill to that in `fresh`. False: none does. */
+export function cutRedirect(stream: u32, fill: u64, fresh: u32): bool {
   for (let i: u32 = 0; i < cutCount; i++) {
     let cut = cuts + i * CUT_BYTES;
     if (load<u64>(cut, 24) != fill) continue;
