@@ -399,7 +399,9 @@ function chooseMetaVictims(): void {
 export function listsRenew(): void {
   wantRoot(false);
   let wanted = max((freeTotal + nextCount(0) + nextCount(1)) / 4, 2);
+  let few = max(wanted / 4, 2);
   nextListTrim(0, wanted); // what was promised when there was more goes back
-  nextListTrim(1, max(wanted / 4, 2));
-  nextListsFill(wanted, max(wanted / 4, 2), checkpointFloor());
+  nextListTrim(1, few);
+  if (RAID) nextListsFill(2, 2, checkpointFloor()); // neither stream may take what the other needs
+  nextListsFill(wanted, few, checkpointFloor());
 }

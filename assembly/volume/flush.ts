@@ -37,12 +37,13 @@ import {
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
+import { CUT_MAX } from '../format/root';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
-import { cutAdd, cutRedirect, rootOwner, rootRun } from './root';
+import { cutAdd, cutCount, cutRedirect, rootOwner, rootRun } from './root';
 import {
   checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet,
-  failedReadOnly, replaySequence, wantRoot,
+  failedReadOnly, replaySequence, wantCheckpoint, wantRoot,
 } from './mode';
 
 export let flushOwner: u32 = 0;
@@ -169,6 +170,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       if (status == FAILED) { count(C_READ_ONLY); return flushEnd(ticket, FAILED); }
       if (status != DONE) return status;
       cutsPending = false;
+      if (RAID && cutCount > CUT_MAX / 2) wantCheckpoint(true); // it takes them out of the root
       return flushEnd(ticket, DONE);
     }
     default: {

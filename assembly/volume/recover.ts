@@ -42,11 +42,12 @@ import {
 } from '../table/index';
 import {
   FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes,
-  readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
+  freeTotal, readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
 } from '../log/volumes';
 import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
 import { C_IMAGE_AHEAD, C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
+import { checkpointFloor } from './admit';
 import { checkpointRun, listsRenew, segmentEntryRead, stateReferenceSet } from './checkpoint';
 import { collectFree } from './flush';
 import { failedReadOnly, MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
@@ -211,12 +212,12 @@ export function openStep(ticket: u32, identity: usize): u32 {
       continue;
     }
     default: {
-      // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many stripes
-      // were left half filled by crashes: a root has room for so many cuts.
+      // From here on T_A says what is going on, because a checkpoint has its own use for T_STATE. One is due when many segments were left
+      // half filled by crashes: a root has room for so many cuts, and what was left comes free by a checkpoint only.
       if (!RAID || load<u32>(ticket, T_A) == 1) {
         let status = rootRun(ticket);
         if (status != DONE) return status;
-        if (RAID && cutCount > CUT_MAX / 2) {
+        if (RAID && (cutCount > CUT_MAX / 2 || (cutCount && freeTotal <= checkpointFloor() + 4))) {
           count(C_CHECKPOINT_AT_OPEN);
           store<u32>(ticket, 2, T_A);
           store<u32>(ticket, 0, T_STATE);

@@ -25,12 +25,12 @@ import { gateEnd, leafBlocks, leafRoom, liveCount, spacePointer, tableExpect, ta
 import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS,
   V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks,
-  planChecked, planMemberFlushes, redundant, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeById, volumeTotals, V_NEXT,
+  planChecked, planMemberFlushes, redundant, segmentBlank, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeById, volumeTotals, V_NEXT,
   volumeHead, failAtSlot, unitOf,
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen,
-  chainSet, durableSequence, durableSet, epoch, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
+  chainSet, durableSequence, durableSet, epoch, fillTake, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
 } from '../log/writer';
 import {
   C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP,
@@ -827,14 +827,15 @@ export function replayFinish(): void {
   sequenceSet(applied);
   durableSet(applied);
   tableRecount();
-  // Where replay starts is not free, even if nothing in it counts.
-  for (let which: u32 = 0; which < 2; which++) {
-    let volume = volumeById(load<u16>(starts + which * 24));
+  // Where replay starts is not free, even if nothing in it counts, whatever the table knew of an earlier fill.
+  for (let start = starts; start < starts + 48; start += 24) {
+    let volume = volumeById(load<u16>(start));
     if (!volume) continue;
-    let segment = segmentOf(volume, load<u32>(starts + which * 24, 4));
-    if (load<u8>(segment, SEG_STATE) != <u8>FREE) continue;
-    store<u8>(segment, <u8>SEALED, SEG_STATE);
-    store<u64>(segment, load<u64>(starts + which * 24, 8), SEG_FILL);
+    let segment = segmentOf(volume, load<u32>(start, 4));
+    let fill = load<u64>(start, 8);
+    if (load<u8>(segment, SEG_STATE) && load<u64>(segment, SEG_FILL) >= fill) continue;
+    segmentBlank(segment, SEALED);
+    store<u64>(segment, fill, SEG_FILL);
   }
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     let id = load<u32>(volume, V_ID);
@@ -986,7 +987,6 @@ let cutting: u32 = 0;
 function goElsewhere(which: u32): u32 {
   let item = standing(which);
   if (!segmentAdvance(which, true)) return ERROR_NO_SPACE;
-  if (!load<u32>(cursor(which), K_SLOT) && cutRedirect(which, load<u64>(item, W_FILL), openBuffer(which))) return 0;
   let cut = cutTo(which, openBuffer(which));
   if (!cut) return ERROR_LIMIT;
   count(C_STRIPE_CUT);
@@ -1040,27 +1040,24 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
-    if (RAID && (slots % unitOf(volume) || (!clean && redundant(volume)))) {
-      // It ends within a stripe whose other blocks are durable now: nothing of it may be written again. Or a life before may have written more of it, or sealed it:
-      // a member that still had those records or that footer, of the same fill, would be believed. The stream goes on elsewhere.
-      if (slots) {
-        if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
-      } else {
-        // Replay goes through it until a checkpoint lies behind the next sequence.
-        store<u64>(segment, fill, SEG_FILL);
-        store<u64>(segment, applied + 1, SEG_FIRST);
-        store<u64>(segment, applied + 1, SEG_LAST);
-        store<u16>(segment, 0, SEG_USED);
-        store<u8>(segment, <u8>which, SEG_STREAM);
-        store<u8>(segment, 0, SEG_FLAGS);
-        segmentChanged(volume, index);
-      }
+    // A life before may have written more of this fill than what became durable, records or the footer, to some members only. A member that still had them would be
+    // believed later on, beside others that have what is written now. Where blocks stand more than once no fill is therefore taken up again after an unclean end: an
+    // empty segment begins a fresh one, any other is left behind.
+    let suspect = RAID && !clean && redundant(volume);
+    if (RAID && slots && (suspect || slots % unitOf(volume))) {
+      // Within a stripe whose other blocks are durable nothing may be written again either.
+      if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
       free(area);
       cutting |= 1 << which; // when both streams have what is theirs
       continueState++;
       continue;
     }
-    let buffer = bufferOpen(which, volume, index, fill);
+    let buffer = bufferOpen(which, volume, index, suspect ? fillTake() : fill);
+    if (suspect && !cutRedirect(which, fill, buffer)) {
+      let cut = cutTo(which, buffer);
+      if (!cut) return fail(ERROR_LIMIT);
+      placeStore(cut, volume, 0, index, fill);
+    }
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
     let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));

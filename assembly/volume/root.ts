@@ -94,6 +94,7 @@ export function cutTo(stream: u32, fresh: u32): usize {
 
 /** The stream goes on from `slot` of the fill in `buffer` at the start of the fill in `fresh`. False: there are too many cuts. */
 export function cutAdd(stream: u32, buffer: u32, slot: u32, fresh: u32): bool {
+  if (RAID && cutCount >= CUT_MAX - 2) return false; // an open may need one for each stream
   let cut = cutTo(stream, fresh);
   if (cut) bufferPlace(cut, buffer, slot);
   return cut != 0;
