@@ -94,11 +94,14 @@ function metadataSegments(): u32 {
     largestSegment = max(largestSegment, load<u32>(volume, V_SEGMENT_BLOCKS));
     smallest = min(smallest, load<u32>(volume, V_SEGMENT_BLOCKS));
   }
+  if (RAID) smallestSegment = smallest;
   return (metadataPages() + smallest - 1) / smallest;
 }
+let smallestSegment: u32 = 0;
 
+/** Segments of 8 blocks hold so few records that some snapshots of a full log would leave no room for the trims that free some: a few more of those. */
 export function reserveSegments(): u32 {
-  return 4 * metadataSegments() + 8;
+  return 4 * metadataSegments() + 8 + (RAID ? 32 / smallestSegment : 0);
 }
 
 /** Free segments that are left to the checkpoint whatever happens: both copies of its pages. */
