@@ -464,7 +464,7 @@ describe('a log', () => {
     const flushed = volume.flush();
     await turn();
     expect(device.held).toHaveLength(1); // the flush's write
-    for (let at = 1; at < 24; at++) await volume.write(at * chunk, pattern(chunk, at));
+    for (let at = 1; at < 48; at++) await volume.write(at * chunk, pattern(chunk, at));
     await turn();
     expect(device.held.length).toBeGreaterThan(1); // and those of the write-out
     device.holding = false;
@@ -476,7 +476,7 @@ describe('a log', () => {
     expect(log.figures().failedReadOnly).toBe(false);
     await log.close();
     const again = await openLog(volumes);
-    for (let at = 0; at < 24; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
+    for (let at = 0; at < 48; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at));
     await again.log.close();
   });
 
