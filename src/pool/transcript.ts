@@ -25,10 +25,18 @@ export async function transcriptOf(log: Log, ranges: readonly LogRange[], signal
     }
     for (const [segment, slots] of [...segments].toSorted(([a], [b]) => a - b)) {
       signal?.throwIfAborted();
-      lines.push(...(await segmentLines(volume, segment, slots)));
+      lines.push(...(volume.members.length > 1 ? slotLines(volume, segment, slots) : await segmentLines(volume, segment, slots)));
     }
   }
   return lines;
+}
+
+/** Of several members: which block is where only the core's stripe map knows, so what is in use is named, and not shown. */
+function slotLines(volume: LogVolume, segment: number, slots: ReadonlyMap<number, LogRange>): string[] {
+  return [
+    `  volume ${volume.id} segment ${segment}`,
+    ...[...slots].toSorted(([a], [b]) => a - b).map(([slot, { structure }]) => `    block ${segment * volume.segmentBlocks + slot}  ${structure}`),
+  ];
 }
 
 async function segmentLines(volume: LogVolume, segment: number, slots: ReadonlyMap<number, LogRange>): Promise<string[]> {
