@@ -372,7 +372,7 @@ function chooseMetaVictims(): void {
     pages += <f64>load<u32>(eachSegment, SEG_META_LIVE);
     slots += <f64>load<u32>(eachVolume, V_SEGMENT_BLOCKS);
   }
-  let crowded = held > 6 && pages * 2 < slots;
+  let crowded = held > 4 && pages * 2 < slots;
   let any = false;
   for (segmentsBegin(); segmentsNext(); ) {
     if (load<u8>(eachSegment, SEG_STATE) != <u8>META) continue;
