@@ -563,9 +563,4 @@ export function nextListsFill(wantedUser: u32, wantedSurvivor: u32, floor: u32):
       nextCountSet(stream, nextCount(stream) + 1);
     }
   }
-  listed = nextCount(STREAM_USER);
 }
-/** Next segments of the user's stream when the lists were filled. */
-let listed: u32 = 0;
-/** Whether half of them were taken. */
-export function nextListUsed(): bool { return nextCount(STREAM_USER) * 2 < listed; }

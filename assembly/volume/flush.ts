@@ -33,7 +33,7 @@ import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
   B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFillSequence, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
   durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
-  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, nextListUsed, unflushedBytes,
+  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBytes,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
@@ -43,7 +43,7 @@ import { spaceForward } from './state';
 import { cutAdd, cutCount, cutRedirect, rootOwner, rootRun } from './root';
 import {
   checkpointLostSet, compactedFlushed, deviceFlushFailed, logFlushesSet, rootFlushes, deviceFlushFailedSet, failReadOnly, flushFailureSet,
-  failedReadOnly, replaySequence, wantCheckpoint, wantRoot,
+  failedReadOnly, replaySequence, wantCheckpoint,
 } from './mode';
 
 export let flushOwner: u32 = 0;
@@ -157,7 +157,6 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       flushFailureSet(0);
       compactedFlushed();
       settle();
-      if (nextListUsed()) wantRoot(true); // now a root costs least: nothing else is to be written back
       if (cutsPending) {
         store<u32>(ticket, 5, T_FLUSH_STATE);
       } else {
