@@ -27,7 +27,8 @@ import { failedReadOnly, flushFailure, replaySequence, running, wantCheckpoint, 
 
 /**
  * With so much unflushed the log flushes by itself, with twice as much a write waits for that. The core with RAID begins with half: its devices flush beside
- * the writer (sequential writes with a flush every 64 MiB: 0.88 and 0.80 of the raw file's speed against 0.74 and 0.73, bench/sequential.ts, 2026-11).
+ * the writer (sequential writes with a flush every 64 MiB: 0.88 and 0.80 of the raw file's speed against 0.74 and 0.73, bench/sequential.ts, 2026-11, medians of five runs of either, when a root followed
+ * such flushes).
  */
 export let unflushedLimit: f64 = 67108864; // 64 MiB
 export function unflushedLimitSet(bytes: f64): void { unflushedLimit = bytes; }
