@@ -3,7 +3,8 @@
 //
 // The releases import nothing: `abort=` in asconfig.json makes a failed assertion a plain trap, without the texts of file names. And they go through
 // wasm-opt once more where size counts: asc does not hoist constants that a function repeats, nor optimise the stack code that it writes; together 1.1 KB.
-// The core with RAID goes without: it is for programs that keep large logs, and opening one takes an eighth longer with -Oz (2026-11).
+// The core with RAID goes without, and is less small by 2 KB: it is for programs that keep large logs, and opening one takes an eighth longer with -Oz, and a sixth with a
+// shrinkLevel of 2 (2026-11).
 //
 //   node scripts/build-core.ts [target …]
 import { execFileSync } from 'node:child_process';

@@ -234,8 +234,14 @@ for (const part of parts) {
     const found = Object.values(soak.plants);
     if (found.length === 0 || found.some(({ foundAtSeed }) => foundAtSeed === null)) await plants(soak);
   } else if (part === 'browsers') await browsers(soak);
-  else await test(soak, part, `test/system/${part}.test.ts`);
 }
+// The tests are processes that use one processor, or wait: two at a time.
+const tests = TESTS.filter((part) => parts.includes(part));
+await Promise.all(
+  [0, 1].map(async () => {
+    for (let part = tests.shift(); part !== undefined; part = tests.shift()) await test(soak, part, `test/system/${part}.test.ts`);
+  }),
+);
 save(soak);
 for (const finding of soak.findings) console.log(finding);
 console.log(

@@ -26,11 +26,11 @@ import {
   planDevice, planResult,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
-import { SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
+import { F_INCARNATION, SLOT_FLAG_PADDING, SLOT_HEADER, footerVerify } from '../format/footer';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';
 import { O_GENERATION, ROOT_VALID, rootVerify } from '../format/root';
 import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
-import { ENTRY_BYTES, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
+import { ENTRY_BYTES, R_INCARNATION, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
 import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
@@ -43,8 +43,8 @@ import { C_REBUILD_RESUMED, C_REBUILT, C_SCRUBBED, C_SCRUB_HEALED, C_TAIL_RESYNC
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { checking, finding, findingsBegin, findingsMany } from './check';
 import { flushRun } from './flush';
-import { tailFooterGone, tailNext, tailSegment, tailSlot, tailVolume } from './replay';
-import { rootHold, rootHome, rootOwner, rootRun, planRootReads } from './root';
+import { blankRun, tailFooterGone, tailNext, tailSegment, tailSlot, tailVolume } from './replay';
+import { isStale, rootHold, rootHome, rootOwner, rootRun, planRootReads } from './root';
 import { healOwner, healOwnerSet, healedCount, lossAt, same } from './striped';
 import { SCAN_FAILED, scanPlan, scanRoom, scanTake } from './sums';
 import { levelCount, node, treeHeightNow } from './tree';
@@ -71,7 +71,8 @@ let level: u32 = 0;
 let members: u32 = 0;
 let strip: u32 = 0;
 let wide: u32 = 0;
-let stage: u32 = 0; // 0 begin, 1 entries planned, 2 chunk to plan, 3 chunk read, 4 chunk written
+let stage: u32 = 0; // 0 begin, 1 entries planned, 2 chunk to plan, 3 chunk read, 4 chunk to mend, 5 chunk written
+let lingered: u32 = 0;
 let scan: u32 = 0;
 let entries: u32 = 0; // slot entries, or for metadata the checksums of live pages
 let pages: bool = false;
@@ -183,9 +184,12 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
         if (!(unread & (1 << member)) && planResult(ticket, at++)) unread |= 1 << member;
       }
       planClear(ticket);
+      stage = 4;
+    } else if (stage == 4) {
+      if (PLANTS && planted == PLANT_HEAL_REUSED && ++lingered & 15) return PLAN; // long enough for others to reuse the segment
       chunkMend();
       if (writes) planWrites(ticket);
-      stage = 4;
+      stage = 5;
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else {
       markWritten(ticket);
@@ -287,7 +291,10 @@ function isRight(block: u32, what: u32): bool {
   }
   let fill = load<u64>(segmentOf(volume, index), SEG_FILL);
   if (expectedKind == KIND_PAGE) return xxh64(block, BLOCK_BYTES, pageSeed) == load<u64>(expectedEntry);
-  if (expectedKind == KIND_HEADER) return recordVerify(block, load<u32>(volume, V_ID), blockOf(volume, index, expectedSlot), expectedSlot, used - expectedSlot, fill);
+  if (expectedKind == KIND_HEADER) {
+    let sound = recordVerify(block, load<u32>(volume, V_ID), blockOf(volume, index, expectedSlot), expectedSlot, used - expectedSlot, fill);
+    return sound && !isStale(fill, expectedSlot, load<u64>(block, R_INCARNATION));
+  }
   return xxh64(block, BLOCK_BYTES, blockSeed(fill, expectedSlot, entryBlock(expectedEntry), entryBirth(expectedEntry))) == entrySum(expectedEntry);
 }
 
@@ -422,7 +429,8 @@ function footerMend(): void {
       }
       if (whole) memory.copy(area + (at << BLOCK_SHIFT), from, BLOCK_BYTES);
     }
-    if (!whole || !footerVerify(area, blocks, load<u32>(volume, V_ID), first, load<u32>(volume, V_DATA_SLOTS), fill)) continue;
+    let slots = load<u32>(volume, V_DATA_SLOTS);
+    if (!whole || !footerVerify(area, blocks, load<u32>(volume, V_ID), first, slots, fill) || isStale(fill, slots, load<u64>(area, F_INCARNATION))) continue;
     for (let at: u32 = 0; at < blocks; at++) {
       for (let copy: u32 = 0; copy < copiesOf(level, members); copy++) {
         let address = footerBlock(at, copy);
@@ -707,6 +715,8 @@ export function tailRun(ticket: u32): u32 {
       owner = 0;
       tailState = 0;
     } else if (tailState == 2) {
+      let status = blankRun(ticket);
+      if (status != DONE) return status;
       planClear(ticket);
       for (let i: u32 = 0; i < volumeCount; i++) {
         if (!redundant(volumeAt(i))) continue;

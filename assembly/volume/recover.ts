@@ -44,7 +44,7 @@ import {
   FREE, SEG_STATE, TABLE_CHUNK, CHECK_PAGE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_TABLE_IMAGES, handleOf, membersOf, planChecked, planMemberFlushes,
   freeTotal, readableOf, segmentOf, volumeAt, volumeById, volumeCount, V_NEXT, volumeHead,
 } from '../log/volumes';
-import { durableSet, incarnation, incarnationSet, nextFillSet, sequence, starts } from '../log/writer';
+import { B_FILL, bufferFillSequence, durableSet, incarnation, incarnationSet, nextFillSet, openBuffer, sequence, starts } from '../log/writer';
 import { C_IMAGE_AHEAD, C_PAGE_COPY_USED, C_ROOT_HEALED } from '../log/counting';
 
 import { checkpointFloor } from './admit';
@@ -53,7 +53,7 @@ import { collectFree } from './flush';
 import { failedReadOnly, MODE_READ, MODE_WRITE, modeSet, replaySet } from './mode';
 import { continueRun, replayBegin, replayFinish, replayRun, walkBegin, walkRun } from './replay';
 import {
-  checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset,
+  checkpointNumberSet, cutCount, cutCountSet, cuts, generationSet, incarnationStartSet, lifeBegin, openedRoot, planRootReads, rootCleanSet, rootHome, rootOffset,
   rootRun, startSequenceSet, topNodes, topSet,
 } from './root';
 import { CUT_MAX } from '../format/root';
@@ -205,6 +205,10 @@ export function openStep(ticket: u32, identity: usize): u32 {
       status = continueRun(ticket);
       if (status != DONE) return status;
       incarnationSet(incarnation + 1);
+      if (RAID) for (let stream: u32 = 0; stream < 2; stream++) {
+        let buffer = openBuffer(stream);
+        lifeBegin(stream, buffer ? bufferFillSequence(buffer) : 0, buffer ? load<u32>(buffer, B_FILL) : 0);
+      }
       incarnationStartSet(sequence);
       rootCleanSet(false);
       listsRenew();

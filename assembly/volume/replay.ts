@@ -26,18 +26,18 @@ import {
   FREE, META, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, V_DATA_SLOTS,
   V_FOOTER_BLOCKS, CHECK_FIRST, CHECK_FOOTER, CHECK_HEADERS, CHECK_RECORDS, V_FREE, V_ID, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, blockOf, planBlocks,
   planChecked, planMemberFlushes, redundant, segmentBlank, segmentBlocksMost, segmentChanged, segmentLeaveFree, segmentOf, volumeById, volumeTotals, V_NEXT,
-  volumeHead, failAtSlot, unitOf,
+  volumeHead, failAtSlot, markWritten, unitOf,
 } from '../log/volumes';
 import {
   B_DATA, B_DURABLE, B_DURABLE_CHAIN, B_ENTRIES, B_FILL, B_LOADED, B_SUBMITTED, STREAM_META, openBuffer, segmentAdvance, bufferBytes, bufferOpen,
-  chainSet, durableSequence, durableSet, epoch, fillTake, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
+  chainSet, durableSequence, durableSet, epoch, footerBuild, incarnation, nextCountSet, placeStore, sequenceSet, starts,
 } from '../log/writer';
 import {
   C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP,
   C_TAIL_TORN,
 } from '../log/counting';
 import { recordMemory } from './admit';
-import { FILL_MARGIN, cutFind, cutRedirect, cutTo, incarnationStart, openedRoot, startSequence } from './root';
+import { FILL_MARGIN, cutFind, cutTo, incarnationStart, isStale, lifeBegin, openedRoot, startSequence } from './root';
 import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
 import { bump, clear } from '../std/bytes';
@@ -103,6 +103,7 @@ export function walkBegin(): void {
 
 function streamBegin(): void {
   let record = streamRecord(stream);
+  if (RAID) lifeBegin(stream, load<u16>(record, S_OPEN_VOLUME) == <u16>VOLUME_NONE ? 0 : load<u64>(record, S_OPEN_FILL), load<u16>(record, S_OPEN_SLOT));
   nextVolume = load<u16>(record, S_START_VOLUME);
   nextSegment = load<u32>(record, S_START_SEGMENT);
   nextFill = load<u64>(record, S_START_FILL);
@@ -322,7 +323,7 @@ export function walkRun(ticket: u32): u32 {
       let header = area + (slot << BLOCK_SHIFT);
       if (!recordVerify(header, id, blockOf(volume, nextSegment, slot), slot, limit - slot, nextFill)) break;
       if (load<u64>(header, R_PREVIOUS) != expected) break;
-      if (!incarnationFits(header, latest)) { count(C_INCARNATION_REFUSED); break; }
+      if (!incarnationFits(header, latest) || (RAID && isStale(nextFill, slot, load<u64>(header, R_INCARNATION)))) { count(C_INCARNATION_REFUSED); break; }
       latest = load<u64>(header, R_INCARNATION);
       durableMost = max(durableMost, load<u64>(header, R_DURABLE));
       expected = load<u64>(header, R_CHECKSUM);
@@ -911,6 +912,48 @@ export function tailFooterGone(): void {
   store<u32>(walkAt(tailStream, tailAt - 1), 2, W_MODE);
 }
 
+let blankStream: u32 = 0;
+let blanking: bool = false;
+
+/**
+ * Zeros behind the end of each segment that a stream goes on in, where blocks stand more than once. A life before may have written more of that fill, records or the
+ * footer: on a member that loses a write of this life it would be sound still, and of the same fill. A flush must follow.
+ */
+export function blankRun(ticket: u32): u32 {
+  while (true) {
+    if (blanking) {
+      markWritten(ticket);
+      if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
+      planClear(ticket);
+      free(area);
+      blanking = false;
+      blankStream++;
+    }
+    if (clean || blankStream == 2) return DONE;
+    let item = standing(blankStream);
+    let volume = item ? load<u32>(item, W_VOLUME) : 0;
+    let slots = load<u32>(cursor(blankStream), K_SLOT);
+    if (!goesOn(blankStream, item) || !redundant(volume) || slots % unitOf(volume)) {
+      blankStream++;
+      continue;
+    }
+    if (lacks(2 * bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY;
+    let blocks = load<u32>(volume, V_SEGMENT_BLOCKS) - slots;
+    area = allocateBlocks(blocks);
+    clear(area, blocks << BLOCK_SHIFT);
+    planClear(ticket);
+    planBlocks(ticket, WRITE, volume, blockOf(volume, load<u32>(item, W_SEGMENT), slots), area, blocks);
+    blanking = true;
+    return PLAN;
+  }
+  return DONE; // not reached; the compiler does not see it
+}
+
+/** Whether the stream goes on in this segment, or in another one as the segment is sealed. */
+function goesOn(which: u32, item: u32): bool {
+  return item != 0 && (load<u32>(item, W_MODE) != 1 || load<u32>(cursor(which), K_SLOT) != load<u32>(item, W_END));
+}
+
 let mendStream: u32 = 0;
 let mendItem: u32 = 0;
 let mendState: u32 = 0;
@@ -1013,7 +1056,7 @@ export function continueRun(ticket: u32): u32 {
     let which = continueState & 1;
     let item = standing(which);
     let at = cursor(which);
-    if (!item || (load<u32>(item, W_MODE) == 1 && load<u32>(at, K_SLOT) == load<u32>(item, W_END))) {
+    if (!goesOn(which, item)) {
       // No segment, or one sealed without a successor: the next one comes from the list.
       chainSet(which, item ? load<u64>(at, K_CHAIN) : load<u64>(streamRecord(which), S_START_CHAIN));
       continueState++;
@@ -1040,24 +1083,15 @@ export function continueRun(ticket: u32): u32 {
     let lastSequence = load<u64>(segment, SEG_LAST);
     if (load<u8>(segment, SEG_STATE) == <u8>FREE) segmentLeaveFree(volume, segment, SEALED);
     chainSet(which, load<u64>(at, K_CHAIN));
-    // A life before may have written more of this fill than what became durable, records or the footer, to some members only. A member that still had them would be
-    // believed later on, beside others that have what is written now. Where blocks stand more than once no fill is therefore taken up again after an unclean end: an
-    // empty segment begins a fresh one, any other is left behind.
-    let suspect = RAID && !clean && redundant(volume);
-    if (RAID && slots && (suspect || slots % unitOf(volume))) {
-      // Within a stripe whose other blocks are durable nothing may be written again either.
+    if (RAID && slots % unitOf(volume)) {
+      // Within a stripe whose other blocks are durable nothing may be written again.
       if (!load<u64>(at, K_CHAIN)) chainSet(which, lastHeader(area, slots));
       free(area);
       cutting |= 1 << which; // when both streams have what is theirs
       continueState++;
       continue;
     }
-    let buffer = bufferOpen(which, volume, index, suspect ? fillTake() : fill);
-    if (suspect && !cutRedirect(which, fill, buffer)) {
-      let cut = cutTo(which, buffer);
-      if (!cut) return fail(ERROR_LIMIT);
-      placeStore(cut, volume, 0, index, fill);
-    }
+    let buffer = bufferOpen(which, volume, index, fill);
     memory.copy(load<u32>(buffer, B_DATA), area, slots << BLOCK_SHIFT);
     free(area);
     let sound = headersToEntries(load<u32>(buffer, B_DATA), volume, index, slots, fill, load<u32>(buffer, B_ENTRIES));

@@ -22,12 +22,13 @@ import {
   planMemberFlushes, readableOf, writableOf, V_SEGMENT_BLOCKS, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
+  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
   nextFill, nextLists, openBuffer, sequence, starts, bufferPlace,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
 import { leafBlocks, liveDeathSequence } from '../table/index';
 import { failReadOnly, failedReadOnly, logFlushes, replaySet, rootFlushesSet, rootLost, rootLostSet } from './mode';
+import { PLANT_STALE_INCARNATION, planted } from '../std/plant';
 import { clear } from '../std/bytes';
 import { allocateBlocks } from '../std/allocator';
 
@@ -120,9 +121,26 @@ export function cutFind(fill: u64): usize {
   return 0;
 }
 
+// Where the life at hand began in each stream's fill: its number and the slot. While a log is being opened that is the life whose root was found.
+const lives: usize = memory.data(32, 8);
+export function lifeBegin(stream: u32, fill: u64, slot: u32): void {
+  store<u64>(lives + (stream << 4), fill);
+  store<u64>(lives + (stream << 4), slot, 8);
+}
+
+/**
+ * Whether a record at the slot, or the footer, is of a life before this one though it stands where this one writes: what a crash left of it on some members
+ * only, which the life at hand did not find. It is no part of the log, and may stand on one member beside what belongs there on another.
+ */
+export function isStale(fill: u64, slot: u32, own: u64): bool {
+  if (PLANTS && planted == PLANT_STALE_INCARNATION) return false;
+  for (let life = lives; life < lives + 32; life += 16) if (load<u64>(life) == fill) return <u64>slot >= load<u64>(life, 8) && own < incarnation;
+  return false;
+}
+
 /** The sequence of the last block that left the volume: images up to then may still name it. */
 export function lastDeath(volume: u32): u64 {
-  let last: u64 = 0;
+  let last = incarnationStart; // what was replayed at open is not told apart
   for (let index: u32 = 0; index < load<u32>(volume, V_SEGMENT_COUNT); index++) last = max(last, liveDeathSequence(load<u32>(volume, V_ID), index));
   return last;
 }
@@ -165,7 +183,9 @@ function build(): void {
       if (load<u32>(buffer, B_STREAM) != stream || load<u32>(buffer, B_DETACHED)) continue;
       if (load<u16>(record, S_OPEN_VOLUME) == <u16>VOLUME_NONE) {
         if (buffer != openBuffer(stream) && load<u32>(buffer, B_DURABLE) == load<u32>(load<u32>(buffer, B_VOLUME), V_SEGMENT_BLOCKS)) continue;
-        bufferPlace(record + <u32>S_OPEN_VOLUME, buffer);
+        // A reader believes records behind this slot if they are of this life; what is not durable yet may stand beside an earlier life's on some member.
+        if (RAID && !rootClean) bufferPlace(record + <u32>S_OPEN_VOLUME, buffer, min(load<u32>(buffer, B_DURABLE), load<u32>(buffer, B_FILL)));
+        else bufferPlace(record + <u32>S_OPEN_VOLUME, buffer);
       } else {
         assert(listed < LIST_MAX);
         bufferPlace(list + listed++ * LIST_BYTES, buffer, 0);

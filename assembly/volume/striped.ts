@@ -21,10 +21,10 @@ import {
   T_ROWS, T_SCRATCH, T_STRIPED, WRITE, planAdd, planClear, planMark, planResult, planSwap,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
-import { footerVerify } from '../format/footer';
+import { F_INCARNATION, footerVerify } from '../format/footer';
 import { blockSeed, pageSeed } from '../format/key';
 import {
-  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_KIND, entryBirth, entryBlock, entryKind, entrySum,
+  ENTRY_BYTES, ENTRY_TRIM, RECORD_FIXED_BYTES, RECORD_OPERATION, RECORD_PADDING, R_ENTRIES, R_INCARNATION, R_KIND, entryBirth, entryBlock, entryKind, entrySum,
   recordSlots, recordVerify,
 } from '../format/record';
 import { COLUMN_P, COLUMN_Q, LEVEL_1, LEVEL_6, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
@@ -35,6 +35,7 @@ import {
 } from '../log/volumes';
 import { C_BLOCK_HEALED, C_BLOCK_RESCUED, C_MEMBER_FAULTED, C_READ_DEGRADED, C_READ_REDIRECTED } from '../log/counting';
 import { MODE_WRITE, failedReadOnly, flushLost, mode } from './mode';
+import { isStale } from './root';
 
 /** Reads rows of all readable members: member m's part lies m times the length behind the address. Marked, for this file alone. */
 const ROWS: u32 = 8;
@@ -550,12 +551,16 @@ function firstBad(job: u32, command: u32): u32 {
   let key = load<u64>(load<u32>(command, 24));
   let id = load<u32>(volume, V_ID);
   if (check == CHECK_PAGE) return xxh64(address, BLOCK_BYTES, pageSeed) == key ? ALL : 0;
-  if (check == CHECK_FOOTER) return footerVerify(address, blocks, id, block, load<u32>(volume, V_DATA_SLOTS), key) ? ALL : 0;
   let slot = block % load<u32>(volume, V_SEGMENT_BLOCKS);
-  if (check == CHECK_FIRST) return recordVerify(address, id, block, slot, load<u32>(volume, V_DATA_SLOTS) - slot, key) ? ALL : 0;
+  if (check == CHECK_FOOTER) {
+    return footerVerify(address, blocks, id, block, load<u32>(volume, V_DATA_SLOTS), key) && !isStale(key, slot, load<u64>(address, F_INCARNATION)) ? ALL : 0;
+  }
+  if (check == CHECK_FIRST) {
+    return recordVerify(address, id, block, slot, load<u32>(volume, V_DATA_SLOTS) - slot, key) && !isStale(key, slot, load<u64>(address, R_INCARNATION)) ? ALL : 0;
+  }
   for (let at = load<u32>(job, J_SOUND); at < blocks; ) {
     let header = address + (at << BLOCK_SHIFT);
-    if (!recordVerify(header, id, block + at, slot + at, blocks - at, key)) return at;
+    if (!recordVerify(header, id, block + at, slot + at, blocks - at, key) || isStale(key, slot + at, load<u64>(header, R_INCARNATION))) return at;
     if (check == CHECK_RECORDS) {
       let bad = recordBad(header, key, slot + at);
       if (bad) return at + bad;

@@ -709,7 +709,8 @@ class Log:
                 sound = self.header(device.blocks(segment * device.segment_blocks + at), volume, segment, at, limit - at, fill)
                 if not sound or sound[2] != chain or not last <= sound[0].incarnation <= self.incarnation:
                     break
-                if sound[0].first > self.incarnation_start and sound[0].incarnation != self.incarnation:
+                beyond = sound[0].first > self.incarnation_start or (fill == open_fill and at >= opened[1])
+                if beyond and sound[0].incarnation != self.incarnation:
                     break
                 last, chain = sound[0].incarnation, sound[3]
                 self.durable = max(self.durable, sound[1])

@@ -75,12 +75,21 @@ interface MemberState {
   gone: boolean;
   /** It goes after so many commands; −1: it stays. */
   goesIn: number;
+  /** Failures of its device that the catalogue knows of, or a crash made forgotten: one more, and it is about to be faulted. */
+  failures: number;
   /** Some of its bytes are wrong since the last scrub. */
   rotten: boolean;
   /** How often it was begun to be filled. A rebuild is of one filling: what was written between two of them it need not have met. */
   filling: number;
   /** Place up to which a filling that is done in parts has come: durable, as in a catalogue. */
   filled: number;
+}
+
+/** How often the device failed what it was asked to do. */
+function failuresOf(device: SimulatedDevice): number {
+  let sum = 0;
+  for (const [kind, count] of device.fired) if (FAILURES.includes(kind)) sum += count;
+  return sum;
 }
 
 const SINGLE: Raid = { level: 0, members: 1, strip: 1, segmentBlocks: 0 };
@@ -201,7 +210,7 @@ class World {
         const device = new SimulatedDevice({ sizeBytes: this.#rootBack(group) + DATA_OFFSET, random: this.#random, arena });
         this.#devices.push(device);
         if (use) device.scribble(use === 1 ? 1 : 0.3);
-        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, rotten: false, filling: 0, filled: 0 };
+        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, failures: 0, rotten: false, filling: 0, filled: 0 };
         this.#memberOf.set(device, member);
         return member;
       });
@@ -285,6 +294,7 @@ class World {
     if (status !== 0) throw new Violation(`volumeAdd answers ${status}`);
     members.forEach((member, index) => {
       // Without a member: its absence is committed first.
+      member.failures = failuresOf(member.device);
       if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
       if (member.gone) member.filled = 0; // what is written from now on it does not get
       if (member.state !== 'online')
@@ -307,7 +317,8 @@ class World {
     const { level, members } = this.#raid(group);
     let lost = 0;
     (this.#groups[group] as MemberState[]).forEach((member, index) => {
-      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || member.device.armed() || also.includes(member))
+      const failing = member.device.armed() || failuresOf(member.device) > member.failures;
+      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || failing || also.includes(member))
         lost |= 1 << index;
     });
     return (this.#driver as Driver).core.volumeTolerates?.(level, members, lost) === 1;
@@ -320,6 +331,7 @@ class World {
     const member = (this.#groups[place.device] as MemberState[])[handle % MEMBERS_MAX] as MemberState;
     if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
     member.state = 'out';
+    member.failures = failuresOf(member.device);
     this.#event('member faulted');
     if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
     driver.core.memberSet?.(place.id, handle % MEMBERS_MAX, MEMBER.OUT);
@@ -1551,7 +1563,7 @@ class World {
 
   #fired(): number {
     let sum = 0;
-    for (const device of this.#devices) for (const [kind, count] of device.fired) if (FAILURES.includes(kind)) sum += count;
+    for (const device of this.#devices) sum += failuresOf(device);
     return sum;
   }
 
