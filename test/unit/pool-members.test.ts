@@ -336,7 +336,8 @@ describe('a rebuild that a crash cuts off', () => {
       new Set(
         [...device.written].map((at) => Math.floor((at - label.dataOffset) / partBytes)).filter((at) => at >= 0 && at < label.segmentCount),
       ).size;
-    expect(segments(crashed[1]!)).toBeLessThan(segments(fresh) * 0.6);
+    // Beside what the rebuild writes: zeros behind the end of the segment that is open.
+    expect(segments(crashed[1]!)).toBeLessThan(segments(fresh) * 0.6 + 1);
     const rest = await open(crashed.slice(1), true);
     const read = new Uint8Array(data.length);
     await (await rest.volume('v')).read(0, read);
