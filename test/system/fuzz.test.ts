@@ -15,8 +15,8 @@ import { amount, BLOCK, FULL, record, SEED } from './support.ts';
 import { countingCore } from './refusals.ts';
 import { BytesDevice, makeTinyPool } from './tiny-pool.ts';
 
-const FORGERIES = amount(1500, 200_000);
-const POOLS = amount(1500, 200_000);
+const FORGERIES = amount(1500, 20_000);
+const POOLS = amount(1500, 20_000);
 const timeout = FULL ? 14_400_000 : 200_000;
 const ONE = process.env['VARVE_CASE'];
 
@@ -168,7 +168,7 @@ function padded(bytes: Uint8Array): Uint8Array {
   return whole <= bytes.length ? bytes.subarray(0, whole) : bytes;
 }
 
-const CODECS = amount(60_000, 20_000_000);
+const CODECS = amount(60_000, 2_000_000);
 
 describe('labels and catalogue frames', () => {
   it(`are refused for a reason, and nothing behind them is read: ${CODECS} cases from ${SEED}`, { timeout }, () => {
@@ -196,7 +196,7 @@ const UNREACHABLE: readonly (readonly [file: string, condition: string, reason: 
 ];
 
 describe('the checks in the decoders', () => {
-  const count = amount(1500, 100_000);
+  const count = amount(1500, 30_000);
   it(`are reached, each of them, by ${count} forgeries`, { timeout }, () => {
     const { module, refusals } = countingCore();
     const hits = new Float64Array(refusals.length);
