@@ -130,22 +130,29 @@ function lookUp(request: u32): u32 {
     if (load<u32>(place) != KIND_MAPPED) continue;
     let block = load<u32>(place, 8);
     let volume = volumeById(load<u32>(place, 4));
-    let segmentBlocks = volume ? load<u32>(volume, V_SEGMENT_BLOCKS) : 1;
-    let index = block / segmentBlocks;
-    if (!volume || index >= load<u32>(volume, V_SEGMENT_COUNT)) {
-      // a mapping that leads nowhere: images are checked, so this is damage that a checksum did not show
+    let segment: u32 = 0;
+    let buffer: u32 = 0;
+    let slot: u32 = 0;
+    if (volume) {
+      let segmentBlocks = load<u32>(volume, V_SEGMENT_BLOCKS);
+      let index = block / segmentBlocks;
+      slot = block - index * segmentBlocks;
+      if (index < load<u32>(volume, V_SEGMENT_COUNT)) {
+        segment = segmentOf(volume, index);
+        buffer = load<u32>(segment, SEG_BUFFER);
+      }
+    }
+    if (!segment || (buffer && slot >= load<u32>(buffer, B_FILL))) {
+      // a mapping that leads nowhere, or to what is not written yet: images are checked, so this is damage that a checksum did not show
       for (let undo: u32 = i; undo < count; undo++) store<u32>(places + undo * PLACE_BYTES, 0);
       store<u32>(request, 1, Q_STATE);
       unpin(request);
       failAt(ERROR_CORRUPT, load<u32>(place, 4), block);
       return 0xffffffff;
     }
-    let segment = segmentOf(volume, index);
-    let buffer = load<u32>(segment, SEG_BUFFER);
-    if (buffer && block - index * segmentBlocks >= load<u32>(buffer, B_LOADED)) {
-      assert(block - index * segmentBlocks < load<u32>(buffer, B_FILL));
+    if (buffer && slot >= load<u32>(buffer, B_LOADED)) {
       store<u32>(place, KIND_BUFFER);
-      store<u32>(place, slotAddress(buffer, block - index * segmentBlocks), 16);
+      store<u32>(place, slotAddress(buffer, slot), 16);
       store<u32>(place, buffer, 20);
       bump(buffer, B_PINS, 1);
     } else {

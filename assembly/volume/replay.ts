@@ -315,7 +315,7 @@ export function walkRun(ticket: u32): u32 {
     if (load<u32>(ticket, T_RESULT)) return failAtSlot(ERROR_IO, volume, nextSegment, 0);
     let cut = cutFind(nextFill);
     let limit = cut ? <u32>load<u16>(cut, 2) : load<u32>(volume, V_DATA_SLOTS);
-    if (firstSlot > limit) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, limit);
+    if (firstSlot > limit || limit > load<u32>(volume, V_DATA_SLOTS)) return failAtSlot(ERROR_CORRUPT, volume, nextSegment, limit);
     let slot = firstSlot;
     let expected = chain;
     let latest = lastIncarnation;

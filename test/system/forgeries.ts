@@ -1,7 +1,7 @@
 // One forged log: built from a sound one by a seed, then opened and used in every way. A typed error or an answer is fine, whatever it says; a trap, a hang,
 // a plan outside of the volume or memory without bound is not.
 import { Random } from '../../src/testing/random.ts';
-import { Forge, mutate, rangesOf, resizeFragment, type StructureKind } from './forge.ts';
+import { Forge, mutate, rangesOf, resizeFragment, type Structure, type StructureKind } from './forge.ts';
 import { Broken, Disk, EPOCH_NOW, ImageCore, KIND, OPERATION, type ImageVolume } from './image-core.ts';
 
 const BLOCK = 4096;
@@ -30,8 +30,8 @@ function volumesOf(count: number, segmentBlocks: number, segmentCount: number): 
 
 /** The logs that forgeries start from. */
 export function makeBases(module: WebAssembly.Module): Base[] {
-  const make = (name: string, volumes: ImageVolume[], use: (core: ImageCore, again: () => ImageCore) => void): Base => {
-    const start = (): ImageCore => new ImageCore(module, volumes, { steps: 1_000_000, pages: 8192 });
+  const make = (name: string, volumes: ImageVolume[], use: (core: ImageCore, again: () => ImageCore) => void, leafBlocks?: number): Base => {
+    const start = (): ImageCore => new ImageCore(module, volumes, { steps: 1_000_000, pages: 8192 }, leafBlocks);
     const core = start();
     succeed(core.create(UUID, KEY));
     use(core, () => {
@@ -114,6 +114,21 @@ export function makeBases(module: WebAssembly.Module): Base[] {
       busy(core, random, 2, 36, true);
       succeed(core.run(KIND.FLUSH));
     }),
+    // A leaf whose image is of several pages, one behind the other.
+    make(
+      'broad',
+      volumesOf(2, 64, 40),
+      (core) => {
+        const random = new Random(8);
+        succeed(core.createSource('broad', 1024 * BLOCK));
+        const bytes = new Uint8Array(BLOCK).fill(1);
+        for (let count = 0; count < 1500; count++) succeed(core.write(0, random.below(1024) * BLOCK, bytes));
+        succeed(core.run(KIND.CHECKPOINT));
+        busy(core, random, 3, 36);
+        succeed(core.run(KIND.FLUSH));
+      },
+      1024,
+    ),
     make('tall', tall, (core) => {
       succeed(core.createSource('wide', 2000 * 16 * BLOCK));
       const bytes = new Uint8Array(BLOCK).fill(1);
@@ -150,8 +165,20 @@ export function tryForgery(module: WebAssembly.Module, bases: readonly Base[], s
   const random = new Random(seed);
   // The tall one takes ten times as long.
   const base = (random.chance(0.06) ? bases.at(-1) : random.pick(bases.slice(0, -1))) as Base;
+  return tryOn(module, base, seed, (maker) => forge(maker, random), onCore);
+}
+
+/** The same with a forgery that is given. */
+export function tryOn(
+  module: WebAssembly.Module,
+  base: Base,
+  seed: number,
+  make: (maker: Forge) => StructureKind[],
+  onCore?: (core: ImageCore) => void,
+): Trial {
+  const random = new Random(seed);
   for (const { disk } of base.volumes) disk.reset();
-  const kinds = forge(base.forge, random);
+  const kinds = make(base.forge);
   for (const { disk } of base.volumes) disk.keep();
   const opened: [number, number] = [-1, -1];
   let at = 'opening to read';
@@ -195,6 +222,91 @@ export function tryForgery(module: WebAssembly.Module, bases: readonly Base[], s
     broken = error.message;
   }
   return { seed, base: base.name, kinds, opened, broken, at, pages };
+}
+
+type Aim = (maker: Forge) => StructureKind[];
+
+/** What chance hardly ever brings: each field of a few structures of every kind at its ends, and forgeries that need several changes at once. */
+export function aims(base: Base): Aim[] {
+  const maker = base.forge;
+  for (const { disk } of base.volumes) disk.reset();
+  const found: Aim[] = [];
+  const of = (kind: StructureKind): Structure[] => maker.structures.filter((structure) => structure.kind === kind);
+  const change = (structure: Structure, edit: (fields: DataView) => void): void => {
+    found.push((forger) => {
+      const bytes = forger.bytes(structure).slice();
+      edit(new DataView(bytes.buffer));
+      forger.put(structure, bytes);
+      return [structure.kind];
+    });
+  };
+  for (const kind of base.name === 'tall' ? (['root'] as const) : (['root', 'state', 'segments', 'leaves'] as const)) {
+    for (const structure of of(kind).slice(0, 4)) {
+      const whole = 32 + new DataView(maker.bytes(structure).slice().buffer).getUint16(18, true);
+      const used = kind === 'root' ? 144 : Math.min(260, whole);
+      if (kind === 'state' || kind === 'leaves') {
+        for (let at = used; at + 2 <= whole && at < 1600; at += 2) change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
+        // A page of nothing.
+        change(structure, (fields) => fields.setUint32(16, 0, true));
+      }
+      for (let at = kind === 'root' ? 128 : 16; at + 4 <= used; at += 2) {
+        for (const value of [0, 1, 255, 0xfffe, 0xffff]) change(structure, (fields) => fields.setUint16(at, value, true));
+        for (const step of [-1, 1]) change(structure, (fields) => fields.setUint16(at, (fields.getUint16(at, true) + step) & 0xffff, true));
+        if (at % 4 === 0) change(structure, (fields) => fields.setUint32(at, 0xffffffff, true));
+      }
+    }
+  }
+  for (const structure of of('header').filter((header) => maker.bytes(header)[6] === 1).slice(0, 3)) {
+    // A move that holds a trim.
+    change(structure, (fields) => {
+      fields.setUint8(6, 2);
+      fields.setUint8(256, 2);
+      fields.setUint8(257, 0);
+      fields.setUint32(260, 1, true);
+      fields.setBigUint64(272, 1n, true);
+    });
+  }
+  for (const structure of of('footer').slice(0, 3)) {
+    // Padding that ends before the next header.
+    const fields = new DataView(maker.bytes(structure).slice().buffer);
+    for (let slot = 0; slot + 1 < fields.getUint16(40, true); slot++) {
+      const entry = 96 + slot * 24;
+      if (fields.getUint8(entry) !== 8 || fields.getUint16(entry + 2, true) === 0) continue;
+      change(structure, (forged) => {
+        forged.setUint8(entry + 1, 4);
+        forged.setUint16(entry + 2, 0, true);
+        for (let at = entry + 24; at < entry + 48; at++) forged.setUint8(at, 0);
+      });
+    }
+  }
+  for (const root of of('root')) {
+    // Each stream's start behind the cut that its fill has; and a cut in the footer.
+    for (const [start, slot, cut] of [
+      [144, 3, 1],
+      [208, 3, 1],
+      [144, 0, base.volumes[0]?.segmentBlocks ?? 0],
+      [208, 0, base.volumes[0]?.segmentBlocks ?? 0],
+    ] as const) {
+      change(root, (fields) => {
+        if (fields.getUint16(start, true) === 0xffff) return;
+        fields.setUint16(140, 1, true);
+        fields.setUint16(start + 2, slot, true);
+        for (const [to, from, length] of [
+          [2560, start, 2],
+          [2564, start + 4, 4],
+          [2568, start + 8, 8],
+          [2576, start, 2],
+          [2580, start + 4, 4],
+        ] as const)
+          for (let at = 0; at < length; at++) fields.setUint8(to + at, fields.getUint8(from + at));
+        fields.setUint16(2562, cut, true);
+        fields.setBigUint64(2584, fields.getBigUint64(start + 8, true) + 1n, true);
+      });
+    }
+    change(root, (fields) => fields.setBigUint64(40, 1n, true));
+    change(root, (fields) => fields.setUint32(136, fields.getUint32(136, true) - 1, true));
+  }
+  return found;
 }
 
 function forge(maker: Forge, random: Random): StructureKind[] {
