@@ -129,6 +129,23 @@ export function makeBases(module: WebAssembly.Module): Base[] {
       },
       1024,
     ),
+    // Leaves of blocks here and there, with history, and a name that is all that a state ends with.
+    make(
+      'sparse',
+      volumesOf(2, 64, 40),
+      (core) => {
+        const random = new Random(9);
+        succeed(core.createSource('sparse', 1024 * BLOCK));
+        const bytes = new Uint8Array(BLOCK).fill(1);
+        for (let count = 0; count < 400; count++) succeed(core.write(0, random.below(1024) * BLOCK, bytes));
+        succeed(core.snapshot('only'));
+        for (let count = 0; count < 40; count++) succeed(core.write(0, random.below(1024) * BLOCK, bytes));
+        succeed(core.run(KIND.CHECKPOINT));
+        busy(core, random, 3, 36);
+        succeed(core.run(KIND.FLUSH));
+      },
+      256,
+    ),
     make('tall', tall, (core) => {
       succeed(core.createSource('wide', 2000 * 16 * BLOCK));
       const bytes = new Uint8Array(BLOCK).fill(1);
@@ -245,7 +262,7 @@ export function aims(base: Base): Aim[] {
       const whole = 32 + new DataView(maker.bytes(structure).slice().buffer).getUint16(18, true);
       const used = kind === 'root' ? 144 : Math.min(260, whole);
       if (kind === 'state' || kind === 'leaves') {
-        for (let at = used; at + 2 <= whole && at < 1600; at += 2) change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
+        for (let at = used; at + 2 <= whole && (kind === 'state' || at < 1600); at += 2) change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
         // A page of nothing.
         change(structure, (fields) => fields.setUint32(16, 0, true));
       }
