@@ -89,7 +89,6 @@ export function sequenceSet(value: u64): void { sequence = value; }
 export function durableSet(value: u64): void { durableSequence = value; }
 export function incarnationSet(value: u64): void { incarnation = value; }
 export function nextFillSet(value: u64): void { nextFill = value; }
-export function fillTake(): u64 { return nextFill++; }
 export function epochSet(value: u32): void { epoch = value; }
 export function metadataWritten(blocks: u32): void { metadataBlocksWritten += blocks; }
 export function movedCount(blocks: u32): void { movedBlocks += blocks; }
