@@ -23,7 +23,16 @@ for (const target of targets) {
   if (target === 'release') {
     const wasm = `${root}build/core.wasm`;
     const features = ['simd', 'bulk-memory', 'bulk-memory-opt', 'nontrapping-float-to-int', 'sign-ext', 'mutable-globals'];
-    const passes = ['-Oz', '--converge', '--simplify-locals-nostructure', '--coalesce-locals-learning', '--reorder-locals', '--const-hoisting', '--remove-unused-brs', '--vacuum'];
+    const passes = [
+      '-Oz',
+      '--converge',
+      '--simplify-locals-nostructure',
+      '--coalesce-locals-learning',
+      '--reorder-locals',
+      '--const-hoisting',
+      '--remove-unused-brs',
+      '--vacuum',
+    ];
     const flags = [...features.map((feature) => `--enable-${feature}`), ...passes];
     execFileSync(process.execPath, [`${root}node_modules/binaryen/bin/wasm-opt`, wasm, ...flags, '-o', wasm], { stdio: 'inherit' });
   }

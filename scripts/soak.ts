@@ -22,7 +22,13 @@ const SEEDS_CHUNK = 5000;
 /** Parts that are tests, run with the whole counts. */
 const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots', 'raid'] as const;
 /** The tests of part `fuzz`, each some minutes to half an hour. */
-const FUZZ_TESTS = ['logs and core\\W+never', 'logs and core\\.checked\\W+never', 'labels and catalogue frames', 'the checks in the decoders', 'forged pools'];
+const FUZZ_TESTS = [
+  'logs and core\\W+never',
+  'logs and core\\.checked\\W+never',
+  'labels and catalogue frames',
+  'the checks in the decoders',
+  'forged pools',
+];
 /** The tests of part `browsers`, each some minutes: by engine and by what it is that they kill. */
 const BROWSER_TESTS = ['chromium', 'firefox'].flatMap((engine) =>
   ['it is', ...[1, 2, 3, 4].map((round) => `its worker is .*round ${round}`)].map((victim) => `${engine}.* keeps P1 and P2 when ${victim}`),
@@ -240,7 +246,9 @@ for (const part of parts) {
 // The tests are processes that use one processor, or wait: two at a time.
 const tests = TESTS.filter((part) => parts.includes(part)).flatMap((part) => {
   const file = `test/system/${part}.test.ts`;
-  return part === 'fuzz' ? FUZZ_TESTS.map((title) => [`fuzz: ${title.replaceAll('\\W+', ' ').replaceAll('\\', '')}`, file, '--testNamePattern', title]) : [[part, file]];
+  return part === 'fuzz'
+    ? FUZZ_TESTS.map((title) => [`fuzz: ${title.replaceAll('\\W+', ' ').replaceAll('\\', '')}`, file, '--testNamePattern', title])
+    : [[part, file]];
 });
 await Promise.all(
   [0, 1].map(async () => {

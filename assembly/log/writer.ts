@@ -524,12 +524,12 @@ export function bufferReady(buffer: u32): u32 {
   return final - (final % unitOf(load<u32>(buffer, B_VOLUME)));
 }
 
-export function unflushedBytes(): f64 {
-  let blocks: f64 = 0;
+export function unflushedBlocks(): u32 {
+  let blocks: u32 = 0;
   for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
-    if (!load<u32>(buffer, B_DETACHED)) blocks += <f64>(load<u32>(buffer, B_FILL) - load<u32>(buffer, B_DURABLE));
+    if (!load<u32>(buffer, B_DETACHED)) blocks += load<u32>(buffer, B_FILL) - load<u32>(buffer, B_DURABLE);
   }
-  return blocks * <f64>BLOCK_BYTES;
+  return blocks;
 }
 
 /** Blocks that are ready and not submitted, over all buffers. */

@@ -16,7 +16,7 @@ import {
 } from '../log/volumes';
 import {
   B_PINS, STREAM_SURVIVOR, STREAM_USER, bufferBytes, durableSequence, headerRoom, isStart, nextCount, openBuffer, recordRoom, segmentAdvance,
-  slotsLeft, unflushedBytes, nextLists,
+  slotsLeft, unflushedBlocks, nextLists,
 } from '../log/writer';
 import { LIST_STRIDE } from '../format/root';
 import { listHead } from './root';
@@ -26,12 +26,12 @@ import { collectFree } from './flush';
 import { failedReadOnly, flushFailure, replaySequence, running, wantCheckpoint, wantFlush, wantRoot } from './mode';
 
 /**
- * With so much unflushed the log flushes by itself, with twice as much a write waits for that. The core with RAID begins with half: its devices flush beside
+ * With so many blocks unflushed the log flushes by itself, with twice as many a write waits for that. The core with RAID begins with half: its devices flush beside
  * the writer (sequential writes with a flush every 64 MiB: 0.88 and 0.80 of the raw file's speed against 0.74 and 0.73, bench/sequential.ts, 2026-11, medians of five runs of either, when a root followed
  * such flushes).
  */
-export let unflushedLimit: f64 = 67108864; // 64 MiB
-export function unflushedLimitSet(bytes: f64): void { unflushedLimit = bytes; }
+export let unflushedLimit: u32 = 16384; // 64 MiB
+export function unflushedLimitSet(blocks: u32): void { unflushedLimit = blocks; }
 
 // Capacity policy.
 export let growAt: f64 = 0.95;
@@ -189,7 +189,7 @@ export function recordMemory(blocks: u32): u32 {
 function recordAllowed(blocks: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
   if (lacks(recordMemory(blocks))) return MEMORY;
-  if (unflushedBytes() < 2 * unflushedLimit) return DONE;
+  if (unflushedBlocks() < 2 * unflushedLimit) return DONE;
   wantFlush(true); // also after one that failed: the next may succeed, and then writing goes on
   return flushFailure ? fail(flushFailure) : WAIT;
 }
@@ -206,17 +206,25 @@ function nextSegment(stream: u32): u32 {
   return DONE;
 }
 
+/**
+ * The user's open segment is out of the reserve: for deletes and trims alone. Their records are garbage with the next checkpoint; were writes to fill what such
+ * segments have left, the reserve would be used up for good. After an open it is taken to be so.
+ */
+let lent: bool = true;
+
 /** Whether `blocks` (0: a header alone) can go into the user stream now. `privileged` records may use half the reserve. */
 export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u32 {
   let status = recordAllowed(blocks);
   if (status != DONE) return status;
-  if (unflushedBytes() >= (RAID ? unflushedLimit / 2 : unflushedLimit)) wantFlush(true);
-  if (blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind)) return DONE;
-  if (!privileged && freeSegments() <= reserveSegments()) {
+  if (unflushedBlocks() >= (RAID ? unflushedLimit / 2 : unflushedLimit)) wantFlush(true);
+  let room: bool = blocks ? recordRoom(STREAM_USER, kind) > 0 : headerRoom(STREAM_USER, kind);
+  if (!privileged && (!room || lent) && freeSegments() <= reserveSegments()) {
     collectFree();
     if (freeSegments() <= reserveSegments()) return spaceWait(ticket, false);
   }
+  if (room) return DONE;
   status = nextSegment(STREAM_USER);
+  lent = freeSegments() < reserveSegments();
   return status == FAILED ? spaceWait(ticket, privileged) : status;
 }
 

@@ -12,7 +12,7 @@ import {
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
   planComplete, planOperation, ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
-import { SPACE_NONE } from '../format/constants';
+import { BLOCK_SHIFT, SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
 import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../stripe/geometry';
 import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
@@ -23,7 +23,7 @@ import {
   V_ROOTS, V_SEGMENT_BLOCKS, V_STRIP_BLOCKS, readableOf, writableOf,
 } from '../log/volumes';
 import {
-  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBytes,
+  dataBlocksWritten, durableSequence, epoch, incarnation, metadataBlocksWritten, movedBlocks, paddingBlocks, sequence, unflushedBlocks,
 } from '../log/writer';
 import { C_GROWN } from '../log/counting';
 import {
@@ -88,7 +88,7 @@ export function configure(leaf: u32, checkpointEntries: u32, unflushedLimitBytes
     configuredLeafBlocks = leaf;
   }
   if (checkpointEntries) checkpointEntriesSet(checkpointEntries);
-  if (unflushedLimitBytes) unflushedLimitSet(<f64>unflushedLimitBytes);
+  if (unflushedLimitBytes) unflushedLimitSet(unflushedLimitBytes >>> BLOCK_SHIFT);
   if (sumsCacheBytes) sumsLimit(sumsCacheBytes);
   return 0;
 }
@@ -359,8 +359,8 @@ export function figure(n: u32): f64 {
     case 11: return <f64>incarnation;
     case 12: return heapUsedBytes();
     case 13: return heapExtentBytes();
-    case 14: return unflushedBytes();
-    case 15: return replayedEntries;
+    case 14: return <f64>unflushedBlocks();
+    case 15: return <f64>replayedEntries;
     case 16: return <f64>generation;
     case 17: return <f64>segmentTotal - <f64>freeTotal;
     case 18: return <f64>checkpointCount;

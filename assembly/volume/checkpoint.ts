@@ -29,7 +29,7 @@ import {
   segmentBlocksMost, segmentOf, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
-  bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBytes, bufferPlace,
+  bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBlocks, bufferPlace,
 } from '../log/writer';
 import { C_CHECKPOINT, C_CHECKPOINT_ABORTED, C_CHECKPOINT_CONCURRENT, C_META_CLEANED, C_SQUEEZED } from '../log/counting';
 import { collectFree, flushRun } from './flush';
@@ -132,7 +132,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       continue;
     }
     case 2: {
-      if (unflushedBytes() >= unflushedLimit) {
+      if (unflushedBlocks() >= unflushedLimit) {
         store<u32>(ticket, 8, T_STATE);
         continue;
       }

@@ -33,7 +33,7 @@ import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
   B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFillSequence, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
   durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
-  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBytes,
+  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBlocks,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
@@ -253,7 +253,7 @@ export function bufferRelease(buffer: u32): void {
 
 function flushFailed(ticket: u32, result: u32): u32 {
   // Room for the records once more, and for the segments that they go to.
-  let room: f64 = unflushedBytes() * 1.5 + 65536;
+  let room: f64 = <f64>unflushedBlocks() * <f64>(BLOCK_BYTES * 3 / 2) + 65536;
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) room += 2 * <f64>bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
   if (<f64>available() < room) {
     writeFailed = result;

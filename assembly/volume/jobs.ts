@@ -18,10 +18,10 @@ import {
 } from '../log/volumes';
 import {
   B_DURABLE, B_FILL, B_INFLIGHT, B_PINS, B_VOLUME, STREAM_META, bufferBytes, bufferFree, nextCount, nextCountSet, nextLists, openBuffer,
-  openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBytes, unsubmittedBlocks,
+  openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBlocks, unsubmittedBlocks,
 } from '../log/writer';
 import { C_VOLUME_RELEASED } from '../log/counting';
-import { admit, spaceLow, spaceWaiters, wantsVolume } from './admit';
+import { admit, noRoom, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
 import { collectFree, cutsPending, flushRun } from './flush';
@@ -61,7 +61,7 @@ let mergeAsked: bool = true;
 let compactedAt: u64 = 0; // sequence when compaction last found nothing
 let compactionFailed: bool = false;
 let sealedAtCheckpoint: u32 = 0;
-let evacuationSeen: f64 = -1;
+let evacuationSeen: u64 = u64.MAX_VALUE;
 let evacuationActivity: u32 = 0;
 
 /** The kind of ticket that the core wants driven now, or 0. */
@@ -85,7 +85,8 @@ export function backgroundWanted(): u32 {
   if (idle(JOB_COMPACT) && !isCompacting() && (spaceWaiters || spaceLow())) {
     if (spaceWaiters == 0 && wantsVolume() == 1) return 0; // growing comes first, the host is asked
     if (compactedUnflushed >= 2) return idle(JOB_FLUSH) ? JOB_FLUSH : 0;
-    if (compactionFailed && sequence - compactedAt < 64 && spaceWaiters == 0) return 0;
+    // Without room to copy into it is tried again once something may have come free: a job that ends at once and is wanted again would never stop.
+    if (spaceWaiters == 0 && (noRoom || (compactionFailed && sequence - compactedAt < 64))) return 0;
     if (choose(spaceWaiters ? 1 : 0)) {
       compactionFailed = false;
       return JOB_COMPACT;
@@ -125,7 +126,7 @@ function stateSet(volume: u32, state: u32): void {
 export function evacuate(volume: u32): void {
   stateSet(volume, VOLUME_EVACUATING);
   store<u32>(volume, 0, V_RELEASE_COMMITS);
-  evacuationSeen = -1;
+  evacuationSeen = u64.MAX_VALUE;
   for (let stream: u32 = 0; stream < 2; stream++) {
     let list = nextLists + stream * LIST_STRIDE;
     let kept: u32 = 0;
@@ -168,7 +169,7 @@ function evacuationJob(): u32 {
     return lastDeath(volume) > startSequence ? JOB_CHECKPOINT : JOB_ROOT;
   }
   // The same picture as after the last round: wait until something else happened (a reader's pin goes, say).
-  let picture = <f64>held * 4294967296 + <f64>liveTotal(load<u32>(volume, V_ID)) + (openOn(volume) ? 0.5 : 0);
+  let picture = (<u64>held << 33) + (<u64>liveTotal(load<u32>(volume, V_ID)) << 1) + <u64>openOn(volume);
   if (picture != evacuationSeen) {
     evacuationSeen = picture;
     evacuationFrom = checkpointCount;
@@ -353,7 +354,7 @@ export function closeStep(ticket: u32): u32 {
       if (ticketCount > 1) return WAIT;
       if (failedReadOnly) {
         modeSet(MODE_CLOSED);
-        return unflushedBytes() > 0 || cutsPending ? fail(ERROR_IO) : DONE;
+        return unflushedBlocks() || cutsPending ? fail(ERROR_IO) : DONE;
       }
       closingSet(true);
       // The next open knows nothing of a volume that was being given back, and looks for roots where they are without that.

@@ -42,7 +42,7 @@ import { operationApply, operationRoom, payloadBytes, spaceForward } from './sta
 import { headersToEntries } from './sums';
 import { bump, clear } from '../std/bytes';
 
-export let replayedEntries: f64 = 0;
+export let replayedEntries: u32 = 0;
 
 // A segment of the walk, 56 bytes.
 const W_VOLUME: usize = 0;
@@ -548,7 +548,7 @@ export function replayRun(ticket: u32): u32 {
     applied = last;
     appliedIncarnation = own;
     lastStream = which;
-    replayedEntries += <f64>load<u32>(at, K_COUNT);
+    replayedEntries += load<u32>(at, K_COUNT);
   }
 }
 

@@ -35,7 +35,9 @@ export async function transcriptOf(log: Log, ranges: readonly LogRange[], signal
 function slotLines(volume: LogVolume, segment: number, slots: ReadonlyMap<number, LogRange>): string[] {
   return [
     `  volume ${volume.id} segment ${segment}`,
-    ...[...slots].toSorted(([a], [b]) => a - b).map(([slot, { structure }]) => `    block ${segment * volume.segmentBlocks + slot}  ${structure}`),
+    ...[...slots]
+      .toSorted(([a], [b]) => a - b)
+      .map(([slot, { structure }]) => `    block ${segment * volume.segmentBlocks + slot}  ${structure}`),
   ];
 }
 

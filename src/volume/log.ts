@@ -615,7 +615,7 @@ export class Log {
       generation: figure(16),
       checkpoints: figure(18),
       replayedEntries: figure(15),
-      unflushedBytes: figure(14),
+      unflushedBytes: figure(14) * BLOCK_BYTES,
       heapUsedBytes: figure(12),
       heapExtentBytes: figure(13),
       failedReadOnly: figure(19) !== 0,

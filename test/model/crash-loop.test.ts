@@ -1,4 +1,4 @@
-// A log of mirrors whose program crashes again and again and never gets as far as a checkpoint, nearly full or full: each open goes on where the last one stood, and a log that is
+// A log whose program crashes again and again and never gets as far as a checkpoint, nearly full or full: each open goes on where the last one stood, and a log that is
 // opened for nothing loses nothing.
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
@@ -12,19 +12,23 @@ const SEGMENTS = 40;
 const SEGMENT_BLOCKS = 16;
 const UUID = Uint8Array.from({ length: 16 }, (_, index) => index + 1);
 const KEY = new Uint8Array(16).fill(7);
-const RAID1 = 2;
 const POLICY = { growAt: 0.95, compactTo: 0.8, shrinkBelow: 0.7, mode: 'fixed', volumesMin: 1, volumesMax: 1 } as const;
 
-describe('a log of mirrors that crashes at every start', () => {
+describe.each([
+  ['single', 0, 1, 120],
+  ['RAID 1', 2, 2, 240],
+  ['RAID 5', 3, 5, 120],
+  ['RAID 6', 4, 4, 120],
+])('a log that crashes at every start: %s', (_, level, members, some) => {
   const core = new Uint8Array(readFileSync(new URL('../../build/core.raid.wasm', import.meta.url)));
 
   it.each([
-    ['after a flush, with some room', true, 240, 60],
-    ['after a flush, full', true, Infinity, 60],
-    ['with nothing written, full', false, Infinity, 60],
-  ])('can be opened: %s', async (_, writing, most, crashes) => {
-    const devices = [0, 1].map(() => new StampDevice(deviceBytes(SEGMENTS, SEGMENT_BLOCKS)));
-    const volumes = [{ ...storageVolume(devices[0]!, SEGMENT_BLOCKS), level: RAID1, members: devices }];
+    ['after a flush, with some room', true, some],
+    ['after a flush, full', true, Infinity],
+    ['with nothing written, full', false, Infinity],
+  ])('can be opened: %s', async (_title, writing, most) => {
+    const devices = Array.from({ length: members }, () => new StampDevice(deviceBytes(SEGMENTS, SEGMENT_BLOCKS)));
+    const volumes = [{ ...storageVolume(devices[0]!, SEGMENT_BLOCKS), level, members: devices }];
     const bytes = new Uint8Array(BLOCK);
     const words = new Uint32Array(bytes.buffer);
     let log = await Log.create({ name: 'loop', uuid: UUID, key: KEY, volumes, policy: POLICY, core });
@@ -48,7 +52,7 @@ describe('a log of mirrors that crashes at every start', () => {
     await volume.flush();
     expect(live).toBeGreaterThan(100);
     const versions = new Uint32Array(live).fill(1);
-    for (let crash = 0; crash < crashes; crash++) {
+    for (let crash = 0; crash < 60; crash++) {
       await log.abandon();
       log = await Log.open({ name: 'loop', uuid: UUID, volumes, policy: POLICY, core });
       volume = new VirtualVolume(log, 'loop', 0);

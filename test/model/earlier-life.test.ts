@@ -116,7 +116,8 @@ describe('a record of an earlier life on one mirror', () => {
     // The second takes that fill up where it found its end, and leaves nothing behind it.
     const second = await life(images);
     expect(await versions(second)).toEqual([durable ? 11 : 0, 0, 0]);
-    for (const block of place) expect(imageOf(second.devices[stale]!).subarray(block * BLOCK, (block + 1) * BLOCK)).toEqual(new Uint8Array(BLOCK));
+    for (const block of place)
+      expect(imageOf(second.devices[stale]!).subarray(block * BLOCK, (block + 1) * BLOCK)).toEqual(new Uint8Array(BLOCK));
     expect(await done(second, () => write(second, 1, 22).then(() => second.volume.flush()))).toEqual(both.slice(0, 2));
     const atSecond = second.devices.map(imageOf);
     // A member that came back may hold it nevertheless, and lack what is written there now.

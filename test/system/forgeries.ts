@@ -30,7 +30,12 @@ function volumesOf(count: number, segmentBlocks: number, segmentCount: number): 
 
 /** The logs that forgeries start from. */
 export function makeBases(module: WebAssembly.Module): Base[] {
-  const make = (name: string, volumes: ImageVolume[], use: (core: ImageCore, again: () => ImageCore) => void, leafBlocks?: number): Base => {
+  const make = (
+    name: string,
+    volumes: ImageVolume[],
+    use: (core: ImageCore, again: () => ImageCore) => void,
+    leafBlocks?: number,
+  ): Base => {
     const start = (): ImageCore => new ImageCore(module, volumes, { steps: 1_000_000, pages: 8192 }, leafBlocks);
     const core = start();
     succeed(core.create(UUID, KEY));
@@ -262,7 +267,8 @@ export function aims(base: Base): Aim[] {
       const whole = 32 + new DataView(maker.bytes(structure).slice().buffer).getUint16(18, true);
       const used = kind === 'root' ? 144 : Math.min(260, whole);
       if (kind === 'state' || kind === 'leaves') {
-        for (let at = used; at + 2 <= whole && (kind === 'state' || at < 1600); at += 2) change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
+        for (let at = used; at + 2 <= whole && (kind === 'state' || at < 1600); at += 2)
+          change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
         // A page of nothing.
         change(structure, (fields) => fields.setUint32(16, 0, true));
       }
@@ -273,7 +279,9 @@ export function aims(base: Base): Aim[] {
       }
     }
   }
-  for (const structure of of('header').filter((header) => maker.bytes(header)[6] === 1).slice(0, 3)) {
+  for (const structure of of('header')
+    .filter((header) => maker.bytes(header)[6] === 1)
+    .slice(0, 3)) {
     // A move that holds a trim.
     change(structure, (fields) => {
       fields.setUint8(6, 2);

@@ -233,7 +233,8 @@ describe('the checks in the decoders', () => {
     const excused = (refusal: { where: string; condition: string }): boolean =>
       UNREACHABLE.some(
         ([file, condition]) =>
-          refusal.where.startsWith(`${file}:`) && (refusal.condition === condition || (condition.length > 8 && refusal.condition.includes(condition))),
+          refusal.where.startsWith(`${file}:`) &&
+          (refusal.condition === condition || (condition.length > 8 && refusal.condition.includes(condition))),
       );
     const missed = refusals
       .filter((refusal, id) => hits[id] === 0 && !excused(refusal))

@@ -479,7 +479,8 @@ describe('a log', () => {
     expect(log.figures().failedReadOnly).toBe(false);
     await log.close();
     const again = await openLog(volumes);
-    for (let at = 0; at < 48; at++) expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at < written ? at : at + 48));
+    for (let at = 0; at < 48; at++)
+      expect(await readBack(again.volume, at * chunk, chunk)).toEqual(pattern(chunk, at < written ? at : at + 48));
     await again.log.close();
   });
 
