@@ -231,6 +231,7 @@ const built =
   ((await proof('build of the core', 'scripts/build-core.ts')) && (await proof('build of dist', 'scripts/build.ts')));
 if (wanted.has('lint')) {
   await proof('oxlint', 'node_modules/oxlint/bin/oxlint', '--deny-warnings', 'src', 'test', 'bench', 'scripts', 'examples');
+  await proof('format', 'node_modules/oxfmt/bin/oxfmt', '--check', 'src', 'test', 'scripts', 'bench', 'examples');
   await proof('types', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json');
   await proof('tidy', 'scripts/tidy.ts');
   if (existsSync(join(ROOT, 'dist', 'types'))) await proof('the API reference says what the docstrings say', 'scripts/api.ts', '--check');
