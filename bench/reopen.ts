@@ -13,7 +13,7 @@ export const question: Question = {
     const virtualBytes = context.toy ? 16 * MIB : 100 * GIB;
     const blocks = virtualBytes / BLOCK;
     const entries = context.toy ? 1000 : 8_000_000;
-    const rounds = context.toy ? 1 : 3;
+    const rounds = context.toy ? 1 : 6;
     // So many segments that no checkpoint comes by itself: only the one that is asked for.
     const device = new StampDevice(deviceBytes(context.toy ? 3200 : 280_000, context.toy ? 64 : 1024));
     const shape = context.toy ? { segmentBlocks: 64 } : {};
@@ -42,7 +42,7 @@ export const question: Question = {
     await log.abandon();
 
     const costs: number[] = [];
-    const also = { mebibytesRead: 0, heapMebibytes: 0 };
+    const also = { mebibytesRead: 0, heapMebibytes: 0, firstMilliseconds: 0 };
     let hash = '';
     for (let round = 0; round < rounds; round++) {
       const readBefore = device.blocksRead;
@@ -71,6 +71,8 @@ export const question: Question = {
       hash = digest.toString();
       await opened.log.abandon();
     }
+    // The first round does not count: its memory is the machine's to find.
+    if (rounds > 1) also.firstMilliseconds = Math.round(costs.shift()!);
     return [
       plain({
         name: 'reopen',
