@@ -7,7 +7,7 @@ import { Log, type LogVolume } from '../src/volume/log.ts';
 import { VirtualVolume } from '../src/volume/volume.ts';
 import { testingModule } from '../test/unit/testing-module.ts';
 import { dropFile, LABEL_AREA, newFile } from './harness/log.ts';
-import { BLOCK, compare, interleave, MIB, mibPerSecond, milliseconds, millisecondsOf, plain } from './harness/measure.ts';
+import { BLOCK, compare, interleave, median, MIB, mibPerSecond, milliseconds, millisecondsOf, plain } from './harness/measure.ts';
 import { Digest, expectSame, round, type Context, type Question, type Result } from './harness/question.ts';
 import { noise } from './harness/workload.ts';
 
@@ -15,6 +15,7 @@ interface StripeCore {
   readonly memory: WebAssembly.Memory;
   take(bytes: number): number;
   copy(to: number, from: number, bytes: number): void;
+  mapWalk(level: number, members: number, strip: number, first: number, count: number, into: number): void;
   parity(count: number, from: number, stride: number, p: number, q: number, bytes: number): void;
   parityScalar(count: number, from: number, stride: number, p: number, bytes: number): void;
 }
@@ -35,13 +36,48 @@ export const question: Question = {
   name: 'raid',
   asks: 'What do parity, striping, a missing member and a rebuild cost?',
   async run(context): Promise<Result[]> {
-    return [...(await parity(context)), ...(await levels(context, memory)), await padding(context), ...(await levels(context, files))];
+    return [
+      ...(await parity(context)),
+      map(context),
+      ...(await levels(context, memory)),
+      await padding(context),
+      ...(await levels(context, files)),
+    ];
   },
 };
 
+function stripeCore(): StripeCore {
+  return new WebAssembly.Instance(testingModule('stripe', false), { env: { abort: () => undefined } }).exports as unknown as StripeCore;
+}
+
+/** Member and row of every copy of each block, one block after the other, stored: as plans do it for a piece, not for a block. */
+function map(context: Context): Result {
+  const core = stripeCore();
+  const count = 65536;
+  const into = core.take(count * 2 * 8) >>> 0;
+  const digest = new Digest();
+  const also: Record<string, number> = {};
+  for (const [level, [number, members, , strip]] of Object.entries(LEVELS)) {
+    const costs: number[] = [];
+    for (let turn = -1; turn < (context.toy ? 1 : 20); turn++) {
+      const cost = milliseconds(() => core.mapWalk(number, members, Math.max(strip, 1), 12_345, count, into));
+      if (turn >= 0) costs.push((cost * 1e6) / count);
+    }
+    also[level] = round(median(costs));
+    digest.add(new Uint8Array(core.memory.buffer, into, count * 8));
+  }
+  return plain({
+    name: 'raid.map',
+    about: `the stripe map of each level: member and row of all copies, ${count} blocks one after the other`,
+    ours: also['5'] ?? 0,
+    unit: 'ns per block on RAID 5',
+    also,
+    hash: digest.toString(),
+  });
+}
+
 async function parity(context: Context): Promise<Result[]> {
-  const core = new WebAssembly.Instance(testingModule('stripe', false), { env: { abort: () => undefined } })
-    .exports as unknown as StripeCore;
+  const core = stripeCore();
   const share = context.toy ? 64 * 1024 : MIB;
   const times = context.toy ? 2 : 40;
   const area = core.take(9 * share) >>> 0;

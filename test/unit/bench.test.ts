@@ -87,6 +87,7 @@ const HASHES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   raid: {
     'raid.parity': '704b549bd9eb3485',
     'raid.parityPQ': '704b549bd9eb3485',
+    'raid.map': '31efcfa3f1332760',
     'raid.write0': '5d600f21a5ead93c',
     'raid.write1': '5d600f21a5ead93c',
     'raid.write5': '5d600f21a5ead93c',
