@@ -1,6 +1,9 @@
 // What a verb prints: one JSON document, or text for people; bytes; and progress, on stderr and only on a terminal.
 
+import { fstatSync, writeSync } from 'node:fs';
 import { formatSize } from '../units.ts';
+
+const STDOUT = 1;
 
 /** The reader of our output went away; nothing is wrong, there is only nobody left to tell. */
 export class ReaderGone extends Error {
@@ -15,6 +18,8 @@ export class Output {
   #begun = false;
   #lineShown = false;
   #shownAt = 0;
+  /** Into a regular file: the stream would take a write that the disk has no room for in part for done. */
+  readonly #isFile = isRegularFile();
 
   constructor(json: boolean) {
     this.json = json;
@@ -39,6 +44,7 @@ export class Output {
   async bytes(bytes: Uint8Array | string): Promise<void> {
     if (this.#gone !== null) throw this.#gone;
     this.#begun = true;
+    if (this.#isFile) return writeAll(bytes);
     await new Promise<void>((resolve, reject) => {
       process.stdout.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error)));
     }).catch((error: unknown) => {
@@ -76,6 +82,24 @@ export class Output {
     if (!this.#lineShown) return;
     this.#lineShown = false;
     process.stderr.write('\r\u001b[K');
+  }
+}
+
+function isRegularFile(): boolean {
+  try {
+    return fstatSync(STDOUT).isFile();
+  } catch {
+    return false; // closed: writing says so
+  }
+}
+
+/** @throws what the system says, ENOSPC for one */
+function writeAll(data: Uint8Array | string): void {
+  const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data;
+  for (let done = 0; done < bytes.length;) {
+    const written = writeSync(STDOUT, bytes, done, bytes.length - done);
+    if (written === 0) throw new Error('writing the output: expected some bytes to be taken, none were');
+    done += written;
   }
 }
 

@@ -112,15 +112,7 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
    * device nor file; no `flock` program to claim it with), VARVE_IO
    */
   static async open(path: string, options: RawDeviceOptions = {}): Promise<RawDevice> {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return RawDevice.openSync(path, options);
-      } catch (error) {
-        // A claim that was given back stays for a moment when a child is just being started (claim.ts); nothing can give that one back.
-        if (!isVarveError(error, 'VARVE_LOCKED') || attempt === ATTEMPTS_MAX) throw error;
-        await new Promise((resolve) => setTimeout(resolve, ATTEMPT_MS));
-      }
-    }
+    return claiming(() => RawDevice.openSync(path, options));
   }
 
   /** As `open`, at once. */
@@ -310,11 +302,36 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
   }
 }
 
-/** A member of a pool, by what is at its path: a block device raw, a regular file through the page cache. */
+/**
+ * A member of a pool, by what is at its path: a block device raw, a regular file through the page cache. Where the lock of the pool's directory does not
+ * reach (`noFollow` left out) a file is claimed as a device is: a copy of the directory leads to the same one.
+ */
 export async function openMemberDevice(path: string, options: FileDeviceOptions): Promise<FileDevice | RawDevice> {
-  if (!isBlockDevice(path)) return FileDevice.open(path, options);
   const { readOnly, exclusive, noFollow, sizeBytes } = options;
-  return RawDevice.open(path, { readOnly, exclusive, noFollow, sizeBytes });
+  if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, noFollow, sizeBytes });
+  if (exclusive !== true || noFollow === true) return FileDevice.open(path, options);
+  return claiming(() => {
+    const file = FileDevice.openSync(path, options);
+    try {
+      file.claimSync();
+      return file;
+    } catch (error) {
+      file.closeSync();
+      throw error;
+    }
+  });
+}
+
+/** A claim that was given back stays for a moment when a child is just being started (claim.ts); nothing can give that one back. */
+async function claiming<T>(open: () => T): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return open();
+    } catch (error) {
+      if (!isVarveError(error, 'VARVE_LOCKED') || attempt === ATTEMPTS_MAX) throw error;
+      await new Promise((resolve) => setTimeout(resolve, ATTEMPT_MS));
+    }
+  }
 }
 
 function isBlockDevice(path: string): boolean {

@@ -370,6 +370,14 @@ class Owner {
     };
     try {
       await this.#pool?.close();
+    } catch (error) {
+      // What was acknowledged may be lost: all clients hear of that as of an owner that went.
+      this.#exporting = undefined;
+      ended();
+      this.#standAgain();
+      throw error;
+    }
+    try {
       this.#volumes.clear();
       return (await exportHeld(this.#path, reopen)).getReader();
     } catch (error) {

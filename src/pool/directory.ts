@@ -40,7 +40,7 @@ import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from
 import type { FoundDevice, PoolPlace } from './place.ts';
 import { StoragePool } from './pool.ts';
 import type { RaidLevel } from './raid.ts';
-import { foreignSignature } from './signature.ts';
+import { foreignSignature, UNKNOWN_DATA, UNKNOWN_DATA_AT_END, VARVE_SIGNATURE } from './signature.ts';
 
 export interface InitPoolOptions extends Omit<CreatePoolOptions, 'provide' | 'readOnly'> {
   /** Regular files or block devices, each a storage volume. Without any, storage volumes are files made in the directory on demand. */
@@ -185,12 +185,28 @@ export class DirectoryPool extends StoragePool {
     options: { readonly force?: boolean | undefined; readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
   ): Promise<void> {
     const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
-    if (path === undefined) return this.replaceMember(volumeId, named, await this.makeMember(volumeId), options);
-    const same = resolve(path) === named || resolve(this.path, named) === resolve(path);
-    if (same) await this.faultMember(volumeId, named);
-    await this.#withDevices([path], same ? { ...options, force: true } : options, 'replacing a member', ([device]) =>
-      this.replaceMember(volumeId, named, device!, options),
-    );
+    const doing = 'replacing a member';
+    if (path === undefined) {
+      const made = await this.makeMember(volumeId);
+      try {
+        return await this.replaceMember(volumeId, named, made, options);
+      } catch (error) {
+        if (!this.holds(made.device)) {
+          await made.device.close();
+          remove(join(this.path, made.path!)); // no catalogue ever named it
+        }
+        throw error;
+      }
+    }
+    let own: Own | undefined;
+    if (resolve(path) === named || resolve(this.path, named) === resolve(path)) {
+      // What the pool has open there is the member. What it has not may be anything, because names of devices move; without labels it may be the member still.
+      const { uuid, isOpen } = this.deviceOf(doing, volumeId, named);
+      if (isOpen) await this.faultMember(volumeId, named);
+      own = async (device, signature) =>
+        isOpen || signature === UNKNOWN_DATA || signature === UNKNOWN_DATA_AT_END || this.carries(device, uuid);
+    }
+    await this.#withDevices([path], options, doing, ([device]) => this.replaceMember(volumeId, named, device!, options), own);
   }
 
   /** Opens devices that are to join the pool; they are closed again when they do not. */
@@ -199,18 +215,29 @@ export class DirectoryPool extends StoragePool {
     options: { readonly force?: boolean | undefined },
     doing: string,
     use: (devices: FoundDevice[]) => Promise<T>,
+    own?: Own,
   ): Promise<T> {
     const place = places.get(this);
     if (place === undefined) throw new VarveError('VARVE_CLOSED', doing);
+    for (const path of paths)
+      if (this.isAt(resolve(path)))
+        throw new VarveError('VARVE_EXISTS', doing, { detail: `'${path}' holds ${VARVE_SIGNATURE}: of this one` });
     const opened: SyncStorageDevice[] = [];
+    let found: FoundDevice[] = [];
     try {
-      return await use(await openGiven(place, paths, options.force, doing, opened));
+      found = await openGiven(place, paths, options.force, doing, opened, own);
+      return await use(found);
     } catch (error) {
-      for (const device of opened) await device.close();
+      // Those that joined before it failed are the pool's.
+      if (found.length === 0) for (const device of opened) await device.close();
+      for (const { device } of found) if (!this.holds(device)) await device.close();
       throw error;
     }
   }
 }
+
+/** Whether what is on a device is what the caller means to overwrite. */
+type Own = (device: StorageDevice, signature: string) => Promise<boolean>;
 
 /** Which pool stands where. */
 const places = new WeakMap<DirectoryPool, DirectoryPlace>();
@@ -222,6 +249,7 @@ async function openGiven(
   force: boolean | undefined,
   doing: string,
   opened: SyncStorageDevice[],
+  own?: Own,
 ): Promise<FoundDevice[]> {
   const found: FoundDevice[] = [];
   for (const given of paths) {
@@ -231,7 +259,8 @@ async function openGiven(
     opened.push(device);
     if (force !== true) {
       const signature = await foreignSignature(device);
-      if (signature !== null) throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
+      if (signature !== null && (await own?.(device, signature)) !== true)
+        throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
     }
     // One of the directory's own is kept by its name, as those that were made there.
     const inside = MEMBER_FILE.test(basename(where)) && dirname(where) === place.path;

@@ -202,7 +202,8 @@ export class Keeper {
     const spare = this.spare(taken);
     if (spare !== undefined) return spare;
     const { settings, storageVolumes } = this.#catalogue;
-    if (storageVolumes.length + taken.length >= settings.maxVolumes && settings.volumeSizeBytes !== 0) {
+    const fresh = taken.filter((volume) => !storageVolumes.some((other) => other.id === volume.id)).length;
+    if (storageVolumes.length + fresh >= settings.maxVolumes && settings.volumeSizeBytes !== 0) {
       const detail = `the pool has all of its ${settings.maxVolumes} storage volumes and none of them is free`;
       throw new VarveError('VARVE_NO_SPACE', doing, { detail });
     }
@@ -334,6 +335,9 @@ export class Keeper {
       }),
       [member],
     );
+    // The commit may have put it out: then nothing is as whole as before.
+    if (!this.members.has(uuid))
+      throw new VarveError('VARVE_IO', doing, { detail: 'the new device did not take the catalogue, and is faulted' });
     return { index, old: retired.length > 0 ? retired : [{ uuid: old.uuid, path: null }] };
   }
 
@@ -366,6 +370,7 @@ export class Keeper {
       }),
       [member],
     );
+    if (!this.members.has(old.uuid)) return undefined; // it did not take the catalogue, and is faulted itself
     this.note(`storage volume ${volumeId}: the spare ${old.path ?? old.uuid} takes the place of member ${index}`);
     return { index, device: old.device };
   }

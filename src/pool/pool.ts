@@ -27,7 +27,7 @@ import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from
 import type { Catalogue, MemberRecord, StorageVolumeRecord, VirtualVolumeRecord } from './catalogue.ts';
 import { byId, Keeper, type PoolParts } from './keeper.ts';
 import { randomUuid, uuidBytes } from './label.ts';
-import type { Member } from './member.ts';
+import { Member } from './member.ts';
 import { stripBlocksOf } from './make.ts';
 import { GivenPlace, type FoundDevice } from './place.ts';
 import { checkPolicy, type VolumePolicy } from './policy.ts';
@@ -60,6 +60,8 @@ interface OpenLog {
   readonly uuid: string;
   readonly opening: Promise<Log>;
   log: Log | undefined;
+  /** It is being made under the mutex: what it asks for in that time must not wait for the mutex. */
+  creating: boolean;
   /** Before the catalogue names it, a log must not grow. */
   growing: boolean;
   /** A storage volume that is being emptied. */
@@ -183,13 +185,17 @@ export class StoragePool extends EventTarget {
             policy: corePolicy(policy, this.#keeper.catalogue),
           }),
         );
+        open.creating = true; // nothing of it runs before the next turn
         const log = await open.opening;
         await log.createSource(0, source, sizeBytes);
+        open.creating = false;
         await this.#keeper.commit((catalogue) => {
           const ids = new Set(volumes.map((volume) => volume.id));
+          // As they are by now: a member may have failed meanwhile.
+          const taken = volumes.map((volume) => assigned(catalogue.storageVolumes.find(({ id }) => id === volume.id) ?? volume));
           return {
             ...catalogue,
-            storageVolumes: [...catalogue.storageVolumes.filter((volume) => !ids.has(volume.id)), ...volumes.map(assigned)].sort(byId),
+            storageVolumes: [...catalogue.storageVolumes.filter((volume) => !ids.has(volume.id)), ...taken].sort(byId),
             logs: [...catalogue.logs, { uuid, volumes: volumes.map((volume) => volume.id) }],
             virtualVolumes: [...catalogue.virtualVolumes, { name: normal, log: uuid, number: 0, policy, createdAt: Date.now() }],
           };
@@ -215,6 +221,8 @@ export class StoragePool extends EventTarget {
     const normal = name.normalize('NFC');
     const doing = `deleting volume '${normal}'`;
     this.#checkWritable(doing);
+    // One that is being opened may need the mutex for that.
+    await this.#logs.get(this.#keeper.need(normal, doing).log)?.opening.catch(() => undefined);
     await this.#keeper.exclusive(async () => {
       const record = this.#keeper.need(normal, doing);
       if (this.#keeper.catalogue.virtualVolumes.some((other) => other.log === record.log && other.name !== record.name)) {
@@ -413,6 +421,7 @@ export class StoragePool extends EventTarget {
       uuid,
       opening: undefined as unknown as Promise<Log>,
       log: undefined,
+      creating: false,
       growing: false,
       evacuating: undefined,
       waiters: [],
@@ -427,7 +436,7 @@ export class StoragePool extends EventTarget {
       core: this.#options.core,
       growth: this.readOnly ? undefined : () => this.#grow(open),
       growthSync: this.readOnly ? undefined : () => this.#growSync(open),
-      fault: this.readOnly ? undefined : (volumeId, member) => this.#fault(volumeId, member),
+      fault: this.readOnly ? undefined : (volumeId, member) => this.#fault(open, volumeId, member),
       faultSync: this.readOnly ? undefined : (volumeId, member) => this.#faultSync(volumeId, member),
       fence: () => this.#keeper.place.fence?.(),
       changed: this.readOnly ? undefined : () => this.#changed(open),
@@ -462,9 +471,10 @@ export class StoragePool extends EventTarget {
   }
 
   /** A log's member failed a write: it is out when this resolves. A spare takes its place, if there is one. */
-  async #fault(volumeId: number, member: number): Promise<boolean> {
-    return this.#keeper.exclusive(async () => {
+  async #fault(open: OpenLog, volumeId: number, member: number): Promise<boolean> {
+    const fault = async (): Promise<boolean> => {
       const record = this.#keeper.memberAt(volumeId, member);
+      if (record.state === 'faulted') return true;
       await this.#keeper.setStates(new Set([record.uuid]), 'faulted');
       this.#keeper.note(`storage volume ${volumeId}: member ${member} (${record.path ?? record.uuid}) failed and is faulted`);
       queueMicrotask(
@@ -472,7 +482,8 @@ export class StoragePool extends EventTarget {
           void this.#takeSpare(volumeId, record.uuid).catch((error: unknown) => this.#keeper.note(`taking a spare: ${messageOf(error)}`)),
       );
       return true;
-    });
+    };
+    return open.creating ? fault() : this.#keeper.exclusive(fault);
   }
 
   #faultSync(volumeId: number, member: number): boolean {
@@ -520,8 +531,9 @@ export class StoragePool extends EventTarget {
     if (whole.length === 0) return;
     await this.#keeper.setStates(new Set(whole), 'online');
     const log = this.#logOf(volumeId);
-    devices.forEach((device, index) => {
-      if (whole.includes(device.uuid)) log?.setMember(volumeId, index, 'online');
+    // One that did not take the catalogue is out already.
+    this.#keeper.storageVolume(volumeId).devices.forEach((device, index) => {
+      if (whole.includes(device.uuid) && device.state === undefined) log?.setMember(volumeId, index, 'online');
     });
   }
 
@@ -554,8 +566,13 @@ export class StoragePool extends EventTarget {
     const doing = 'adding a spare';
     this.#checkWritable(doing);
     const id = await this.#keeper.exclusive(() => this.#keeper.addVolume(doing, [device], 'single', 0, options.only ?? 'out'));
-    await this.#openLogs();
-    await this.#takeSpares();
+    try {
+      await this.#openLogs();
+      await this.#takeSpares();
+    } catch (error) {
+      // It is a spare now, whatever keeps it from taking a place.
+      this.#keeper.note(`taking a spare: ${messageOf(error)}`);
+    }
     return id;
   }
 
@@ -574,16 +591,20 @@ export class StoragePool extends EventTarget {
     const doing = `replacing a member of storage volume ${volumeId}`;
     this.#checkWritable(doing);
     await this.#openLogs();
-    await this.#keeper.exclusive(async () => {
+    const placed = await this.#keeper.exclusive(async () => {
       const { index, old } = await this.#keeper.replaceMember(doing, volumeId, member, device);
+      const { uuid } = this.#keeper.memberAt(volumeId, index);
       const log = this.#logOf(volumeId);
       log?.setMember(volumeId, index, 'out');
       log?.setDevice(volumeId, index, device.device);
       log?.setMember(volumeId, index, 'rebuilding');
       await log?.loop.idle(); // nothing is in flight on the one that goes
       await this.#keeper.removeRetired(old);
+      return uuid;
     });
     await this.#refill(volumeId, options.onProgress);
+    if (this.#keeper.storageVolume(volumeId).devices.some(({ uuid, state }) => uuid === placed && state !== undefined))
+      throw new VarveError('VARVE_IO', doing, { detail: 'the new device failed, and is out' });
   }
 
   /** Fills what is to be filled of a storage volume; one that no log uses has nothing to be filled with. */
@@ -621,6 +642,33 @@ export class StoragePool extends EventTarget {
       await log?.loop.idle();
       await this.#keeper.closeAway(record.uuid);
     });
+  }
+
+  /** Whether the catalogue counts on this device: then it is the pool's, and closed with it. */
+  protected holds(device: StorageDevice): boolean {
+    return [...this.#keeper.members.values(), ...this.#keeper.away.values()].some((member) => member.device === device);
+  }
+
+  /** Whether the pool has a device open that it found at this path. */
+  protected isAt(path: string): boolean {
+    return [...this.#keeper.members.values(), ...this.#keeper.away.values()].some((member) => this.#keeper.locate(member.path) === path);
+  }
+
+  /** The device that a member is on, if it is there. @throws VarveError `VARVE_NOT_FOUND` */
+  protected deviceOf(doing: string, volumeId: number, named: string): { readonly uuid: string; readonly isOpen: boolean } {
+    const { uuid } = this.#keeper.findMember(doing, volumeId, named).record;
+    return { uuid, isOpen: this.#keeper.members.has(uuid) || this.#keeper.away.has(uuid) };
+  }
+
+  /** Whether the device has the labels of this member of the pool. */
+  protected async carries(device: StorageDevice, uuid: string): Promise<boolean> {
+    try {
+      const { label } = await Member.read(this.#keeper.codec, device, null);
+      return label.pool === this.id && label.device === uuid;
+    } catch (error) {
+      if (isVarveError(error)) return false;
+      throw error;
+    }
   }
 
   /** Makes a device in the pool's place for a member of this storage volume, where the pool makes its own. */

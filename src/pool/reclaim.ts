@@ -36,8 +36,9 @@ export async function reclaim(keeper: Keeper, core: CoreSource | undefined): Pro
     if (!record.volumes.every(isThere)) continue;
     const volumes = record.volumes.map((id) => keeper.logVolume(keeper.storageVolume(id), []));
     const name = keeper.virtualVolumeOf(record.uuid)?.name ?? record.uuid;
-    const log = await Log.open({ name, uuid: uuidBytes(record.uuid), volumes, readOnly: true, core });
+    let log: Log | undefined;
     try {
+      log = await Log.open({ name, uuid: uuidBytes(record.uuid), volumes, readOnly: true, core });
       const used = new Map<number, Set<number>>(volumes.map((volume) => [volume.id, new Set()]));
       for (const { volume: id, block, bytes } of await log.usedRanges()) {
         const volume = volumes.find((one) => one.id === id);
@@ -46,8 +47,11 @@ export async function reclaim(keeper: Keeper, core: CoreSource | undefined): Pro
         for (let at = Math.floor(block / volume.segmentBlocks); at <= last / volume.segmentBlocks; at++) used.get(id)?.add(at);
       }
       for (const volume of volumes) runs.push(...freeRuns(volume, used.get(volume.id) ?? new Set()));
+    } catch (error) {
+      // Damaged, say: what of it is in use is not known.
+      keeper.note(`space of '${name}' was not given back: ${messageOf(error)}`);
     } finally {
-      await log.abandon();
+      await log?.abandon();
     }
   }
   for (const volume of catalogue.storageVolumes) {

@@ -256,13 +256,21 @@ export async function scrubPool(keeper: Keeper, logs: Logs, options: ScrubPoolOp
     options.signal?.throwIfAborted();
     const volume = keeper.catalogue.virtualVolumes.find((one) => one.log === record.uuid);
     if (volume === undefined) continue;
+    let callers: { readonly error: unknown } | undefined;
     try {
       const log = await logs.open(volume);
       const place = (problem: LogProblem): string =>
         `volume '${volume.name}', storage volume ${problem.volume}, byte ${problem.offset} of its members`;
       const found = await log.scrub({
         signal: options.signal,
-        onProgress: (done, total) => options.onProgress?.(volume.name, done, total),
+        onProgress: (done, total) => {
+          try {
+            options.onProgress?.(volume.name, done, total);
+          } catch (error) {
+            callers = { error };
+            throw error;
+          }
+        },
       });
       for (const one of found.mended) healed.push({ where: place(one), what: 'row' });
       for (const one of found.problems)
@@ -282,6 +290,7 @@ export async function scrubPool(keeper: Keeper, logs: Logs, options: ScrubPoolOp
       }
     } catch (error) {
       options.signal?.throwIfAborted();
+      if (callers !== undefined) throw callers.error; // no problem of the pool's
       problems.push({
         code: isVarveError(error) ? error.code : 'VARVE_INTERNAL',
         where: `volume '${volume.name}'`,

@@ -11,6 +11,9 @@ interface Signature {
 }
 
 export const VARVE_SIGNATURE = 'a storage device of a Varve pool';
+/** Nothing that says whose it is: what is left of a member without its labels is so, too. */
+export const UNKNOWN_DATA = 'data';
+export const UNKNOWN_DATA_AT_END = 'data at its end';
 const MD = [0xfc, 0x4e, 0x2b, 0xa9];
 const LINUX_RAID = 'a member of a Linux software RAID (md)';
 
@@ -71,8 +74,8 @@ export async function foreignSignature(device: StorageDevice): Promise<string | 
   for (let offset = 128 * 1024; offset < front.length; offset += 1024)
     if (isAt(front, offset, ZFS_UBERBLOCK)) return 'a member of a ZFS pool';
   if (hasOldRaid(back, device.sizeBytes)) return LINUX_RAID;
-  if (!isZero(front)) return 'data';
-  return isZero(back) ? null : 'data at its end';
+  if (!isZero(front)) return UNKNOWN_DATA;
+  return isZero(back) ? null : UNKNOWN_DATA_AT_END;
 }
 
 function isAt(bytes: Uint8Array, offset: number, wanted: readonly number[]): boolean {

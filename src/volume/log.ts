@@ -435,7 +435,8 @@ export class Log {
     signal: AbortSignal | undefined,
   ): Promise<number> {
     try {
-      return await this.loop.run(KIND.OPERATION, 0, 0, encodeOperation(op, fields), subject, signal);
+      // The core applies it in a step, and it is durable some I/O later: who holds a picture of before takes a new one from that step on.
+      return await this.loop.run(KIND.OPERATION, 0, 0, encodeOperation(op, fields), subject, signal, () => void this.version++);
     } finally {
       this.version++; // also when it failed or was aborted: it may have been applied
     }
@@ -507,21 +508,30 @@ export class Log {
     if (this.#core.scrubCancel === undefined) return { problems: [], mended: [], result: 0 }; // a core without RAID: nothing is redundant
     const problems: LogProblem[] = [];
     const mended: LogProblem[] = [];
+    let failure: { readonly error: unknown } | undefined;
     const take = (): void => {
       while (this.#core.problemTake() !== 0) {
         const finding = decodeFinding(this.#memory.slice(this.#core.exchange() >>> 0, FINDING_BYTES));
         (finding.failure === 0 ? mended : problems).push(finding);
       }
-      options.onProgress?.(this.#core.figure(23), this.#core.figure(24));
+      if (failure !== undefined) return;
+      try {
+        options.onProgress?.(this.#core.figure(23), this.#core.figure(24));
+      } catch (error) {
+        // The caller's, and nothing of the log's: it ends the scrub, and not what steps it.
+        failure = { error };
+        queueMicrotask(stop);
+      }
     };
     const stop = (): void => this.cancelScrub();
     options.signal?.addEventListener('abort', stop, { once: true });
     try {
       const result = await this.loop.run(KIND.SCRUB, volumeId, mode, undefined, this.#subject, undefined, take, from, segments);
+      if (failure !== undefined) throw failure.error;
       return { problems, mended, result };
     } catch (error) {
       options.signal?.throwIfAborted();
-      throw error;
+      throw failure === undefined ? error : failure.error;
     } finally {
       options.signal?.removeEventListener('abort', stop);
     }

@@ -81,7 +81,14 @@ export class SnapshotView implements SyncStorageDevice {
     } catch (error) {
       return Promise.reject(error);
     }
-    return into.length === 0 ? Promise.resolve() : this.log.read(this.#space, this.#epoch, offset, into, this.#subject, options?.signal);
+    return into.length === 0 ? Promise.resolve() : this.#read(offset, into, options?.signal);
+  }
+
+  async #read(offset: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    const { version } = this.log;
+    await this.log.read(this.#space, this.#epoch, offset, into, this.#subject, signal);
+    // Deleted meanwhile, it may have been read as holes in part.
+    if (this.log.version !== version) this.#refresh();
   }
 
   readSync(offset: number, into: Uint8Array): void {

@@ -162,6 +162,20 @@ describe('the command line', () => {
       varve(['cat', `${pool}/disk@monday`, '--offset', '3145745', '--length', '9']).stdout.equals(monday.subarray(3_145_745, 3_145_754)),
     ).toBe(true);
     fails(1, 'cat', `${pool}/disk`, '--offset', '1TiB');
+
+    // A file that takes only a part, be it of the last piece, is no success.
+    const cut = fresh();
+    const script = `ulimit -f ${20 * 1024 + 256} || exit 3; exec "$0" "$@" >"$CUT"`;
+    const limited = spawnSync(
+      'bash',
+      ['-c', script, process.execPath, main, 'cat', `${pool}/disk@monday`, '--length', String(20.5 * MIB)],
+      {
+        env: { ...process.env, CUT: cut },
+      },
+    );
+    expect(limited.status).toBe(1);
+    expect(limited.stderr.toString()).toMatch(/^varve: /);
+    expect(statSync(cut).size).toBe(20.25 * MIB);
     fails(1, 'cat', `${pool}/disk@nothing`);
 
     const target = fresh();
