@@ -151,6 +151,17 @@ export function makeBases(module: WebAssembly.Module): Base[] {
       },
       256,
     ),
+    // Small leaves of which no two neighbours follow one another, with history: packed, with bits for more blocks than there are.
+    make('shuffled', volumesOf(2, 64, 40), (core) => {
+      succeed(core.createSource('shuffled', 64 * BLOCK));
+      const bytes = new Uint8Array(BLOCK).fill(1);
+      for (let count = 0; count < 64; count++) succeed(core.write(0, ((count * 7) % 64) * BLOCK, bytes));
+      succeed(core.snapshot('before'));
+      for (let count = 0; count < 24; count++) succeed(core.write(0, ((count * 13) % 64) * BLOCK, bytes));
+      succeed(core.run(KIND.CHECKPOINT));
+      busy(core, new Random(10), 3, 36);
+      succeed(core.run(KIND.FLUSH));
+    }),
     make('tall', tall, (core) => {
       succeed(core.createSource('wide', 2000 * 16 * BLOCK));
       const bytes = new Uint8Array(BLOCK).fill(1);
@@ -269,6 +280,12 @@ export function aims(base: Base): Aim[] {
       if (kind === 'state' || kind === 'leaves') {
         for (let at = used; at + 2 <= whole && (kind === 'state' || at < 1600); at += 2)
           change(structure, (fields) => fields.setUint16(at, kind === 'state' ? 255 : 0xffff, true));
+        // A packed image (shape 2) with a block that its leaf does not have.
+        const page = new DataView(maker.bytes(structure).slice().buffer);
+        for (let at = 32; kind === 'leaves' && at + 20 <= whole; at += 4) {
+          if (page.getUint16(at, true) !== 2 || page.getUint16(at + 2, true) === 0 || page.getUint16(at + 2, true) > 16) continue;
+          change(structure, (fields) => fields.setUint8(at + 18, fields.getUint8(at + 18) | 1));
+        }
         // A page of nothing.
         change(structure, (fields) => fields.setUint32(16, 0, true));
       }
@@ -297,6 +314,8 @@ export function aims(base: Base): Aim[] {
     for (let slot = 0; slot + 1 < fields.getUint16(40, true); slot++) {
       const entry = 96 + slot * 24;
       if (fields.getUint8(entry) !== 8 || fields.getUint16(entry + 2, true) === 0) continue;
+      // And padding that is none.
+      change(structure, (forged) => forged.setUint8(entry + 1, 4));
       change(structure, (forged) => {
         forged.setUint8(entry + 1, 4);
         forged.setUint16(entry + 2, 0, true);
