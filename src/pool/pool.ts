@@ -644,23 +644,36 @@ export class StoragePool extends EventTarget {
     });
   }
 
-  /** Whether the catalogue counts on this device: then it is the pool's, and closed with it. */
+  /**
+   * Whether the catalogue counts on this device: then it is the pool's, and closed with it.
+   * @internal
+   */
   protected holds(device: StorageDevice): boolean {
     return [...this.#keeper.members.values(), ...this.#keeper.away.values()].some((member) => member.device === device);
   }
 
-  /** Whether the pool has a device open that it found at this path. */
+  /**
+   * Whether the pool has a device open that it found at this path.
+   * @internal
+   */
   protected isAt(path: string): boolean {
     return [...this.#keeper.members.values(), ...this.#keeper.away.values()].some((member) => this.#keeper.locate(member.path) === path);
   }
 
-  /** The device that a member is on, if it is there. @throws VarveError `VARVE_NOT_FOUND` */
+  /**
+   * The device that a member is on, if it is there.
+   * @throws VarveError `VARVE_NOT_FOUND`
+   * @internal
+   */
   protected deviceOf(doing: string, volumeId: number, named: string): { readonly uuid: string; readonly isOpen: boolean } {
     const { uuid } = this.#keeper.findMember(doing, volumeId, named).record;
     return { uuid, isOpen: this.#keeper.members.has(uuid) || this.#keeper.away.has(uuid) };
   }
 
-  /** Whether the device has the labels of this member of the pool. */
+  /**
+   * Whether the device has the labels of this member of the pool.
+   * @internal
+   */
   protected async carries(device: StorageDevice, uuid: string): Promise<boolean> {
     try {
       const { label } = await Member.read(this.#keeper.codec, device, null);
