@@ -21,14 +21,17 @@ const RESULT = join(ROOT, 'docs', 'soak.json');
 const SEEDS_CHUNK = 5000;
 /** Parts that are tests, run with the whole counts. */
 const TESTS = ['kills', 'flips', 'fuzz', 'full', 'snapshots', 'raid'] as const;
-/** The tests of part `fuzz`, each some minutes to half an hour. */
-const FUZZ_TESTS = [
-  'logs and core\\W+never',
-  'logs and core\\.checked\\W+never',
-  'labels and catalogue frames',
-  'the checks in the decoders',
-  'forged pools',
-];
+/** Parts whose tests take long, each some minutes to half an hour: every one is a run of its own. */
+const APART: Readonly<Record<string, readonly string[]>> = {
+  fuzz: [
+    'logs and core\\W+never',
+    'logs and core\\.checked\\W+never',
+    'labels and catalogue frames',
+    'the checks in the decoders',
+    'forged pools',
+  ],
+  flips: ['tells of a flip in any byte', 'does not mind a flip', 'restores what was there'],
+};
 /** The tests of part `browsers`, each some minutes: by engine and by what it is that they kill. */
 const BROWSER_TESTS = ['chromium', 'firefox'].flatMap((engine) =>
   ['it is', ...[1, 2, 3, 4].map((round) => `its worker is .*round ${round}`)].map((victim) => `${engine}.* keeps P1 and P2 when ${victim}`),
@@ -246,9 +249,10 @@ for (const part of parts) {
 // The tests are processes that use one processor, or wait: two at a time.
 const tests = TESTS.filter((part) => parts.includes(part)).flatMap((part) => {
   const file = `test/system/${part}.test.ts`;
-  return part === 'fuzz'
-    ? FUZZ_TESTS.map((title) => [`fuzz: ${title.replaceAll('\\W+', ' ').replaceAll('\\', '')}`, file, '--testNamePattern', title])
-    : [[part, file]];
+  const titles = APART[part];
+  return titles === undefined
+    ? [[part, file]]
+    : titles.map((title) => [`${part}: ${title.replaceAll('\\W+', ' ').replaceAll('\\', '')}`, file, '--testNamePattern', title]);
 });
 await Promise.all(
   [0, 1].map(async () => {

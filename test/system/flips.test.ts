@@ -109,7 +109,8 @@ describe(`a cleanly closed pool, seed ${SEED}`, () => {
         const bytes = tiny.devices[range.device] as Uint8Array;
         const byte = random.chance(0.9) ? range.offset + random.below(range.length) : random.below(bytes.length);
         flips.push([bytes, byte, 1 << random.below(8)]);
-        if (range.what === 'label') labels.add(`${range.device} ${range.offset}`);
+        const hit = ranges.find((one) => one.device === range.device && byte >= one.offset && byte < one.offset + one.length);
+        if (hit?.what === 'label') labels.add(`${hit.device} ${hit.offset}`);
       }
       // A device both of whose labels are spoilt is not known for one of the pool's any more: it is missing.
       const missing = [0, 1].some((device) => [...labels].filter((label) => label.startsWith(`${device} `)).length > 1);
