@@ -196,8 +196,8 @@ export interface Trial {
 /** Forges by the seed, and uses what came out. `counters` gets what the core counted, if it counts anything (`refusals`). */
 export function tryForgery(module: WebAssembly.Module, bases: readonly Base[], seed: number, onCore?: (core: ImageCore) => void): Trial {
   const random = new Random(seed);
-  // The tall one takes ten times as long.
-  const base = (random.chance(0.06) ? bases.at(-1) : random.pick(bases.slice(0, -1))) as Base;
+  // The tall one takes ten times as long. The shuffled one is there to be aimed at.
+  const base = (random.chance(0.06) ? bases.at(-1) : random.pick(bases.slice(0, -1).filter(({ name }) => name !== 'shuffled'))) as Base;
   return tryOn(module, base, seed, (maker) => forge(maker, random), onCore);
 }
 
@@ -256,6 +256,9 @@ export function tryOn(
   }
   return { seed, base: base.name, kinds, opened, broken, at, pages };
 }
+
+/** Of a record's header. */
+const R_INCARNATION = 40;
 
 type Aim = (maker: Forge) => StructureKind[];
 
@@ -347,8 +350,38 @@ export function aims(base: Base): Aim[] {
         fields.setBigUint64(2584, fields.getBigUint64(start + 8, true) + 1n, true);
       });
     }
+    // A cut that leads nowhere, or comes from nowhere; and a start behind all that its sealed segment holds.
+    for (const nowhere of [2560, 2576]) {
+      change(root, (fields) => {
+        fields.setUint16(140, 1, true);
+        for (const at of [2560, 2576]) {
+          fields.setUint16(at, at === nowhere ? 0xfffe : 0, true);
+          fields.setUint16(at + 2, 0, true);
+          fields.setUint32(at + 4, 0, true);
+        }
+      });
+    }
+    for (const start of [144, 208]) {
+      found.push((forger) => {
+        for (const footer of of('footer')) {
+          const bytes = forger.bytes(footer).slice();
+          new DataView(bytes.buffer).setUint16(40, 0, true);
+          forger.put(footer, bytes);
+        }
+        const bytes = forger.bytes(root).slice();
+        new DataView(bytes.buffer).setUint16(start + 2, 1, true);
+        forger.put(root, bytes);
+        return ['footer', 'root'];
+      });
+    }
     change(root, (fields) => fields.setBigUint64(40, 1n, true));
     change(root, (fields) => fields.setUint32(136, fields.getUint32(136, true) - 1, true));
+  }
+  // A record of a life before the one whose record it follows.
+  if (base.name !== 'tall') {
+    for (const structure of of('header').slice(0, 60)) {
+      change(structure, (fields) => fields.setBigUint64(R_INCARNATION, fields.getBigUint64(R_INCARNATION, true) - 1n, true));
+    }
   }
   return found;
 }
