@@ -62,6 +62,8 @@ interface OpenLog {
   log: Log | undefined;
   /** It is being made under the mutex: what it asks for in that time must not wait for the mutex. */
   creating: boolean;
+  /** The members that failed in that time, one commit after the other; nothing else is committed before the last of them. */
+  faulting: Promise<unknown>;
   /** Before the catalogue names it, a log must not grow. */
   growing: boolean;
   /** A storage volume that is being emptied. */
@@ -189,6 +191,7 @@ export class StoragePool extends EventTarget {
         const log = await open.opening;
         await log.createSource(0, source, sizeBytes);
         open.creating = false;
+        await open.faulting;
         await this.#keeper.commit((catalogue) => {
           const ids = new Set(volumes.map((volume) => volume.id));
           // As they are by now: a member may have failed meanwhile.
@@ -205,6 +208,7 @@ export class StoragePool extends EventTarget {
         return new VirtualVolume(log, normal, 0);
       } catch (error) {
         await open?.opening.then((log) => log.abandon()).catch(() => undefined);
+        await open?.faulting;
         this.#logs.delete(uuid);
         if (!this.#keeper.isNamed(made)) for (const member of made) await this.#keeper.discardMember(member);
         throw error;
@@ -422,6 +426,7 @@ export class StoragePool extends EventTarget {
       opening: undefined as unknown as Promise<Log>,
       log: undefined,
       creating: false,
+      faulting: Promise.resolve(),
       growing: false,
       evacuating: undefined,
       waiters: [],
@@ -483,7 +488,10 @@ export class StoragePool extends EventTarget {
       );
       return true;
     };
-    return open.creating ? fault() : this.#keeper.exclusive(fault);
+    if (!open.creating) return this.#keeper.exclusive(fault);
+    const turn = open.faulting.then(fault);
+    open.faulting = turn.catch(() => undefined);
+    return turn;
   }
 
   #faultSync(volumeId: number, member: number): boolean {

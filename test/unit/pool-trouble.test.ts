@@ -53,6 +53,22 @@ describe('a member fails', () => {
     await pool.close();
   });
 
+  it('and another one with it, while a volume is made: either commit is there', async () => {
+    const devices = Array.from({ length: 4 }, () => new FailingDevice(16 * MIB));
+    const pool = await StoragePool.create(devices, { raid: '6' });
+    for (const which of [1, 2]) devices[which]!.fails = () => true;
+    const volume = await pool.createVolume('v', { size: MIB });
+    await volume.write(0, filled(4096, 1));
+    await volume.flush();
+    expect(await states(pool)).toEqual(['online', 'faulted', 'faulted', 'online']);
+    await pool.close();
+    const again = await StoragePool.openDevices(devices);
+    const bytes = new Uint8Array(4096);
+    await (await again.volume('v')).read(0, bytes);
+    expect(bytes).toEqual(filled(4096, 1));
+    await again.close();
+  });
+
   it('while a volume is opened that is deleted at the same time', async () => {
     const devices = [new FailingDevice(16 * MIB), new FailingDevice(16 * MIB)];
     const first = await StoragePool.create(devices, { raid: '1' });
