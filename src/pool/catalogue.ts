@@ -25,7 +25,10 @@ export interface MemberRecord {
   readonly path: string | null;
   /** Left out: online. */
   readonly state?: MemberRecordState;
-  /** Of one that is not online: the first generation that says so. A catalogue on it that is as new is of another history. */
+  /**
+   * Of one that is not online: the first generation that says so. Of one that is online: the first generation that it may not carry, because it was not
+   * there; nothing that it holds can have changed without it. A catalogue on it that is as new, and no ancestor, is of another history.
+   */
   readonly since?: number;
   /** Of one that is being rebuilt: the place up to which it is filled (Log.rebuild); left out: 0. */
   readonly filled?: number;
@@ -229,9 +232,12 @@ function member(value: unknown, where: string): MemberRecord {
   }
   const state = record['state'];
   const known = { uuid: uuid(record['uuid'], `${where}.uuid`), path };
-  if (state === undefined || state === 'online') return known;
-  if (!MEMBER_STATES.includes(state as MemberRecordState)) throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
+  const online = state === undefined || state === 'online';
+  if (online && record['since'] === undefined) return known;
+  if (!online && !MEMBER_STATES.includes(state as MemberRecordState))
+    throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
   const since = integer(record['since'], `${where}.since`, 1, Number.MAX_SAFE_INTEGER);
+  if (online) return { ...known, since };
   if (state !== 'rebuilding' || record['filled'] === undefined) return { ...known, state: state as MemberRecordState, since };
   return { ...known, state, since, filled: integer(record['filled'], `${where}.filled`, 0, 2 ** 33) };
 }

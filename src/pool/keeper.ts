@@ -80,6 +80,8 @@ export class Keeper {
   #generation: number;
   #nonce: string;
   #previous: string;
+  /** Online members that were not there when catalogues were committed, and have not taken one since. */
+  readonly #returning = new Set<string>();
   /** Why nothing can be committed any more. */
   #stuck: Error | undefined;
 
@@ -95,6 +97,10 @@ export class Keeper {
     this.#generation = parts.generation;
     this.#nonce = parts.nonce;
     this.#previous = parts.previous;
+    for (const { devices } of parts.catalogue.storageVolumes) {
+      for (const { uuid, state, since } of devices)
+        if (state === undefined && since !== undefined && this.members.has(uuid)) this.#returning.add(uuid);
+    }
     this.notes = [...parts.notes];
     this.#orphans = parts.orphans;
   }
@@ -505,7 +511,10 @@ export class Keeper {
     const nonce = randomUuid();
     const previous = this.#generation === 0 ? ZERO_UUID : this.#nonce;
     const nextVolumeId = Math.max(content.nextVolumeId, ...content.storageVolumes.map((volume) => volume.id + 1));
-    const catalogue = checkCatalogue({ ...content, nextVolumeId, ancestors: nextAncestors({ previous: this.#previous }, this.#catalogue) });
+    const attended = (device: MemberRecord): MemberRecord => this.#attended(device, generation, made);
+    const storageVolumes = content.storageVolumes.map((volume) => ({ ...volume, devices: volume.devices.map(attended) }));
+    const ancestors = nextAncestors({ previous: this.#previous }, this.#catalogue);
+    const catalogue = checkCatalogue({ ...content, nextVolumeId, storageVolumes, ancestors });
     const payload = encodeCatalogue(catalogue);
     const room = Math.min(...[...this.members.values(), ...made].map((member) => member.label.slotBytes)) - FRAME_HEADER_BYTES;
     if (payload.length > room) {
@@ -520,11 +529,23 @@ export class Keeper {
     };
   }
 
+  /**
+   * The record of an online member as this generation has it. One that is not there may carry none from the first such generation on. When it is there
+   * again, the first commit may reach it or not: only the next, which finds that one on it, may forget.
+   */
+  #attended(device: MemberRecord, generation: number, made: readonly Member[]): MemberRecord {
+    const { uuid, path, state, since } = device;
+    if (state !== undefined) return device;
+    if (!this.members.has(uuid) && !made.some((member) => member.uuid === uuid)) return { uuid, path, since: since ?? generation };
+    return this.#returning.has(uuid) ? { uuid, path, since: generation + 1 } : { uuid, path };
+  }
+
   #adopt(next: NextCatalogue, made: readonly Member[]): void {
     this.#catalogue = next.catalogue;
     this.#generation = next.generation;
     this.#previous = next.previous;
     this.#nonce = next.nonce;
+    this.#returning.clear();
     for (const member of made) this.members.set(member.uuid, member);
   }
 
@@ -732,9 +753,13 @@ export function withStates(catalogue: Catalogue, uuids: ReadonlySet<string>, sta
     storageVolumes: catalogue.storageVolumes.map((volume) => ({
       ...volume,
       // How far one was filled says nothing any more.
-      devices: volume.devices.map(({ uuid, path, ...rest }) =>
-        !uuids.has(uuid) ? { uuid, path, ...rest } : state === 'online' ? { uuid, path } : { uuid, path, state, since },
-      ),
+      devices: volume.devices.map((device) => {
+        const { uuid, path } = device;
+        if (!uuids.has(uuid)) return device;
+        if (state === 'online') return { uuid, path };
+        // It may have been away for longer than anybody could say so.
+        return { uuid, path, state, since: (device.state === undefined ? device.since : undefined) ?? since };
+      }),
     })),
   };
 }
