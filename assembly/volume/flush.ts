@@ -27,13 +27,13 @@ import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS,
   V_STATE, blockOf, markWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
-  eachSegment, eachVolume, segmentsBegin, segmentsNext, volumeHead,
+  eachSegment, eachVolume, freeTotal, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
   B_SUBMITTED, B_USED, B_VOLUME, STREAM_META, bufferBytes, bufferFillSequence, bufferFinal, bufferFree, bufferHead, bufferPad, bufferReady, chainOf, chainSet,
   durableSequence, durableSet, entryAppend, headerRoom, openBuffer, openBufferSet, operationAppend, recordClose, recordEnsure, recordRoom,
-  recordSource, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBlocks,
+  recordSource, sealedCount, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBlocks,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
 import { liveCount, liveDeathSequence } from '../table/live';
@@ -186,7 +186,8 @@ function flushEnd(ticket: u32, status: u32): u32 {
   planClear(ticket);
   flushOwner = 0;
   store<u32>(ticket, 0, T_FLUSH_STATE);
-  if (status == DONE) collectFree();
+  // A walk over all segments: with many free ones there is no hurry.
+  if (status == DONE && (!RAID || sealedCount - collectedAt >= freeTotal >> 8)) collectFree();
   return status;
 }
 
@@ -439,12 +440,15 @@ export function writeOutRun(ticket: u32, state: u32): u32 {
   return DONE;
 }
 
+let collectedAt: u32 = 0; // sealedCount when the last walk started
+
 /**
  * Frees sealed segments that hold nothing live, when reuse is safe: (i) they lie before the replay start of the newest
  * durable root, (ii) the records that killed or moved their blocks are durable, (iii) no ticket reads them.
  */
 export function collectFree(): void {
   if (rootOwner) return; // two roots are candidates until this one is committed
+  if (RAID) collectedAt = sealedCount;
   for (segmentsBegin(); segmentsNext(); ) {
     let segment = eachSegment;
     if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u32>(segment, SEG_PINS)) continue;
