@@ -32,12 +32,15 @@ export class Output {
     process.stderr.on('error', () => undefined);
   }
 
-  /** The result of a verb: `document` as JSON, or the lines. */
+  /** The result of a verb: `document` as JSON, or the lines. A reader that is gone changes nothing about the result, nor about the exit status. */
   async result(document: unknown, lines: readonly string[] | (() => readonly string[])): Promise<void> {
     this.endProgress();
-    if (this.json) return this.bytes(`${JSON.stringify(document, null, 2)}\n`);
-    const text = typeof lines === 'function' ? lines() : lines;
-    if (text.length > 0) await this.bytes(`${text.join('\n')}\n`);
+    const text = this.json ? [JSON.stringify(document, null, 2)] : typeof lines === 'function' ? lines() : lines;
+    try {
+      if (text.length > 0) await this.bytes(`${text.join('\n')}\n`);
+    } catch (error) {
+      if (!(error instanceof ReaderGone)) throw error;
+    }
   }
 
   /** Resolves when the bytes have left. @throws ReaderGone */

@@ -4,7 +4,7 @@
 // default source only; there is nothing synchronous. A read or write of more than 4 MiB goes in parts.
 
 import { checkBytes, checkOpen, checkRange, type StorageDevice, type WriteOptions } from '../device/device.ts';
-import { VarveError } from '../errors.ts';
+import { isVarveError, VarveError } from '../errors.ts';
 import type { CreateVolumeOptions } from '../pool/pool.ts';
 import type { CheckResult, PoolStatus } from '../pool/report.ts';
 import type { DiffRun } from '../volume/diff.ts';
@@ -247,27 +247,34 @@ export class PoolClient {
 
 interface VolumeInfo {
   readonly name: string;
+  /** Which volume it is, whatever its name. */
+  readonly log: string;
   readonly sizeBytes: number;
 }
 
-/** A virtual volume of a pool that another worker owns. */
+/**
+ * A virtual volume of a pool that another worker owns. When an owner went away with changes of this handle that it had acknowledged and not flushed, every
+ * call on the handle fails with VARVE_FENCED until `flush`, `snapshot` or `close` has said so: nothing is read as if they were there, nothing is written behind them.
+ */
 export class VolumeClient implements StorageDevice, LossListener {
   readonly name: string;
   readonly blockSize = 4096;
   readonly supports = { discard: true, fua: 'native', sync: false, persistent: true } as const;
   readonly #link: Link;
+  readonly #log: string;
   #sizeBytes: number;
   #closed = false;
   /** Changes that were acknowledged, and how many of them a flush has covered. */
   #acknowledged = 0;
   #flushed = 0;
-  /** Why the next flush cannot keep its promise. */
+  /** Why the next flush cannot keep its promise, and nothing else is done before it. */
   #lost: VarveError | undefined;
 
   /** @internal use `PoolClient.volume` */
   constructor(link: Link, info: VolumeInfo) {
     this.#link = link;
     this.name = info.name;
+    this.#log = info.log;
     this.#sizeBytes = info.sizeBytes;
     link.listen(this);
   }
@@ -280,8 +287,9 @@ export class VolumeClient implements StorageDevice, LossListener {
   /** @internal */
   onLoss(): void {
     if (this.#acknowledged === this.#flushed) return;
-    const detail = `the owner of the pool went away with ${this.#acknowledged - this.#flushed} changes that were acknowledged and not flushed: they may be lost`;
-    this.#lost = new VarveError('VARVE_FENCED', `flush of '${this.name}'`, { detail });
+    const detail = `the owner of the pool went away with ${this.#acknowledged - this.#flushed} changes that were acknowledged and not flushed: they may be lost; \
+calls fail until flush, snapshot or close has said so`;
+    this.#lost = new VarveError('VARVE_FENCED', `use of '${this.name}'`, { detail });
     this.#flushed = this.#acknowledged;
   }
 
@@ -301,20 +309,20 @@ export class VolumeClient implements StorageDevice, LossListener {
     checkBytes('write', from);
     this.#check('write', offset, from.length);
     const fua = options?.fua === true;
-    if (from.length === 0) return fua ? this.flush(options) : undefined;
+    // The parts of a larger one may go to different owners: it is durable when all are.
+    const through = fua && from.length > 0 && from.length <= TRANSFER_BYTES_MAX;
     for (let at = 0; at < from.length; at += TRANSFER_BYTES_MAX) {
       const bytes = from.subarray(at, at + TRANSFER_BYTES_MAX);
-      await this.#change('volume.write', { offset: offset + at, bytes, fua: fua && at + bytes.length === from.length }, options, !fua);
+      await this.#change('volume.write', { offset: offset + at, bytes, fua: through }, options, !through);
     }
+    if (fua && !through) await this.flush(options);
   }
 
   /** Everything acknowledged before the call is durable when it resolves. @throws VarveError VARVE_FENCED when an owner crashed before it could flush */
   async flush(options?: CallOptions): Promise<void> {
     this.#checkOpen('flush');
     const covers = this.#acknowledged;
-    this.#refuseLoss();
-    this.#know(await this.#ask('volume.flush', {}, false, options));
-    this.#refuseLoss(); // it moved to another owner on its way
+    await this.#telling(this.#change('volume.flush', {}, options, false));
     this.#flushed = Math.max(this.#flushed, covers);
   }
 
@@ -335,8 +343,7 @@ export class VolumeClient implements StorageDevice, LossListener {
 
   /** Everything acknowledged so far is in it, and it is durable when this resolves. @throws VarveError VARVE_EXISTS, VARVE_LIMIT, VARVE_FENCED as `flush` */
   async snapshot(name: string, options?: CallOptions): Promise<void> {
-    this.#refuseLoss();
-    await this.#change('volume.snapshot', { snapshot: name }, options, false);
+    await this.#telling(this.#change('volume.snapshot', { snapshot: name }, options, false));
   }
 
   /** Oldest first. */
@@ -365,7 +372,7 @@ export class VolumeClient implements StorageDevice, LossListener {
   /** A snapshot's state as a read-only device. @throws VarveError VARVE_NOT_FOUND */
   async at(name: string): Promise<SnapshotClient> {
     const info = await this.#ask<SnapshotHandle>('snapshot.info', { snapshot: name }, true);
-    return new SnapshotClient(this.#link, this.name, name, info);
+    return new SnapshotClient(this.#link, { volume: this.name, log: this.#log }, name, info);
   }
 
   /** What changed from one snapshot to another or (left out) to now. `from` null: everything that is there. */
@@ -415,18 +422,24 @@ export class VolumeClient implements StorageDevice, LossListener {
   }
 
   #ask<T>(call: string, args: Record<string, unknown>, repeatable = false, options?: CallOptions): Promise<T> {
-    return this.#link.call<T>(call, { ...args, volume: this.name }, { repeatable, signal: options?.signal });
+    const refused = (): VarveError | undefined => this.#lost;
+    return this.#link.call<T>(call, { ...args, volume: this.name, log: this.#log }, { repeatable, signal: options?.signal, refused });
   }
 
   #know(info: { readonly sizeBytes: number }): void {
     this.#sizeBytes = info.sizeBytes;
   }
 
-  #refuseLoss(): void {
-    const lost = this.#lost;
-    if (lost === undefined) return;
-    this.#lost = undefined; // said once, as a device says once that a flush failed
-    throw lost;
+  /** What was lost is said by all calls that were under way, and then no more, as a device says once that a flush failed. */
+  async #telling(call: Promise<void>): Promise<void> {
+    try {
+      await call;
+    } catch (error) {
+      const lost = this.#lost;
+      if (lost === undefined || !isVarveError(error, 'VARVE_FENCED')) throw error;
+      this.#lost = undefined;
+      throw lost;
+    }
   }
 
   #checkOpen(verb: string): void {
@@ -457,14 +470,14 @@ export class SnapshotClient implements StorageDevice {
   readonly createdAt: Date;
   readonly sizeBytes: number;
   readonly #link: Link;
-  readonly #volume: string;
+  readonly #of: { readonly volume: string; readonly log: string };
   readonly #id: number;
   #closed = false;
 
   /** @internal use `VolumeClient.at` */
-  constructor(link: Link, volume: string, name: string, handle: SnapshotHandle) {
+  constructor(link: Link, of: { readonly volume: string; readonly log: string }, name: string, handle: SnapshotHandle) {
     this.#link = link;
-    this.#volume = volume;
+    this.#of = of;
     this.name = name.normalize('NFC');
     this.#id = handle.id;
     this.sizeBytes = handle.sizeBytes;
@@ -473,18 +486,18 @@ export class SnapshotClient implements StorageDevice {
 
   /** @throws VarveError VARVE_NOT_FOUND when the snapshot was deleted */
   async read(offset: number, into: Uint8Array, options?: CallOptions): Promise<void> {
-    const doing = `read of '${this.#volume}' at '${this.name}'`;
+    const doing = `read of '${this.#of.volume}' at '${this.name}'`;
     checkBytes('read', into);
     checkOpen(doing, this.#closed || this.#link.closed);
     checkRange(doing, this.sizeBytes, offset, into.length);
-    const args = { volume: this.#volume, snapshot: this.name, id: this.#id };
+    const args = { ...this.#of, snapshot: this.name, id: this.#id };
     const ask = (part: number, length: number): Promise<Uint8Array> =>
       this.#link.call<Uint8Array>('snapshot.read', { ...args, offset: part, length }, { repeatable: true, signal: options?.signal });
     await readParts(ask, offset, into);
   }
 
   write(): Promise<void> {
-    return Promise.reject(new VarveError('VARVE_READ_ONLY', `write of '${this.#volume}' at '${this.name}'`));
+    return Promise.reject(new VarveError('VARVE_READ_ONLY', `write of '${this.#of.volume}' at '${this.name}'`));
   }
 
   /** Nothing to do: a snapshot was durable when it was taken. */

@@ -13,7 +13,8 @@
 //   not answered, only reads    it is sent to the next owner
 //   not answered, changes       VARVE_FENCED: it may or may not have been performed. It is never sent twice.
 // An owner that gives up in order says whether all that it acknowledged is durable. One that crashed takes with it what was not flushed: whoever has such
-// writes hears of it at his next flush (`onLoss`), because that flush could not keep its promise.
+// writes hears of it (`onLoss`), and none of his calls goes to another owner before he told his caller (`refused`): a write behind one that is lost would break
+// the order of the two, a flush or snapshot its promise.
 //
 // An owner that does not answer has its locks still, so nobody else can write. The client lets go of its session's lock, by which the owner, when it thaws,
 // knows that the calls in its queue are void (owner.ts).
@@ -40,6 +41,7 @@ interface Call {
   readonly args: JsonRecord;
   /** Changes nothing, so it may be asked again. */
   readonly repeatable: boolean;
+  readonly refused: () => Error | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -48,6 +50,8 @@ export interface CallWays {
   /** It changes nothing, so it may be asked again. */
   readonly repeatable?: boolean;
   readonly signal?: AbortSignal | undefined;
+  /** Asked whenever it is about to be sent: why it must not be. */
+  readonly refused?: () => Error | undefined;
 }
 
 export interface LinkOptions {
@@ -90,6 +94,8 @@ export class Link {
   #beat: ReturnType<typeof setInterval> | undefined;
   #beatAt = 0;
   #heardAt = 0;
+  /** A late beat was forgiven since something was heard. */
+  #forgiven = false;
   #pingedAt = 0;
   #released: boolean | undefined;
   /** Why this tab's worker does not run. */
@@ -132,7 +138,7 @@ export class Link {
    * @throws VarveError VARVE_LOCKED, VARVE_FENCED, VARVE_CLOSED, the signal's reason, and what the call itself throws. An aborted call may or may not be
    * performed; its bytes are not touched afterwards.
    */
-  call<T>(call: string, args: JsonRecord = {}, { repeatable = false, signal }: CallWays = {}): Promise<T> {
+  call<T>(call: string, args: JsonRecord = {}, { repeatable = false, signal, refused = nothing }: CallWays = {}): Promise<T> {
     if (signal?.aborted) return Promise.reject(signal.reason);
     if (this.#state === 'closed') return Promise.reject(new VarveError('VARVE_CLOSED', `a call to pool '${this.path}'`));
     if (this.#state === 'unresponsive') return Promise.reject(this.#lockedError());
@@ -149,6 +155,7 @@ export class Link {
         call,
         args,
         repeatable,
+        refused,
         resolve: (value) => {
           signal?.removeEventListener('abort', abort);
           resolve(value as T);
@@ -278,6 +285,7 @@ export class Link {
 
   #heard(message: JsonRecord): void {
     this.#heardAt = performance.now();
+    this.#forgiven = false;
     if (typeof message['welcome'] === 'string') {
       this.#state = 'linked';
       for (const call of this.#queue.splice(0)) this.#send(call);
@@ -302,6 +310,8 @@ export class Link {
   #send(call: Call): void {
     const session = this.#session;
     if (session === undefined) return this.#enqueue(call);
+    const refused = call.refused();
+    if (refused !== undefined) return call.reject(refused);
     if (this.#sent.size === 0) this.#heardAt = performance.now(); // nothing was to be heard until now
     const { args, transfer } = copied(call.args);
     this.#sent.set(call.id, call);
@@ -334,7 +344,11 @@ export class Link {
 
   #onBeat(): void {
     const now = performance.now();
-    if (now - this.#beatAt > SUSPICION_MS) this.#heardAt = now;
+    // Once: the timers of a page that nobody sees may be that slow all the time.
+    if (now - this.#beatAt > SUSPICION_MS && !this.#forgiven) {
+      this.#heardAt = now;
+      this.#forgiven = true;
+    }
     this.#beatAt = now;
     const idle = this.#sent.size === 0 && this.#queue.length === 0;
     if (idle && this.#state !== 'unresponsive') {
@@ -384,4 +398,8 @@ function copied(args: JsonRecord): { args: JsonRecord; transfer: Transferable[] 
   if (!(bytes instanceof Uint8Array)) return { args, transfer: [] };
   const copy = new Uint8Array(bytes);
   return { args: { ...args, bytes: copy }, transfer: [copy.buffer] };
+}
+
+function nothing(): undefined {
+  return undefined;
 }

@@ -146,6 +146,10 @@ class Owner {
   #term = new AbortController();
   #running = new Set<Promise<void>>();
   #retiring: Promise<void> | undefined;
+  /** The last word was to stand, not to retire. */
+  #wanted = false;
+  /** Until it has the pool, or has let go of what it had. */
+  #campaigning: Promise<void> = Promise.resolve();
   #tickedAt = performance.now();
   #verifying: Promise<void> | undefined;
   /** While the pool is exported it is closed: other calls wait until it is open again. */
@@ -193,12 +197,12 @@ class Owner {
 
   /** Waits for its turn to own the pool, if it does not already. */
   stand(): void {
-    if (this.#state === 'retiring') void this.#retiring?.then(() => this.stand());
+    this.#wanted = true;
     if (this.#state !== 'idle' && this.#state !== 'retired') return;
     this.#state = 'waiting';
     this.#candidacy = new AbortController();
     const { signal } = this.#candidacy;
-    void this.#campaign(signal).catch((error: unknown) => {
+    this.#campaigning = this.#campaign(signal).catch((error: unknown) => {
       if (signal.aborted) return;
       this.#state = 'idle';
       this.#announce({ failed: encodeError(error), worker: this.#worker });
@@ -207,6 +211,10 @@ class Owner {
 
   async #campaign(signal: AbortSignal): Promise<void> {
     const lock = await OriginLock.wait(lockName(this.#path), 'exclusive', signal);
+    if (signal.aborted) {
+      await lock.release();
+      throw signal.reason;
+    }
     const locks = [lock];
     const id = `${this.#worker}:${++this.#terms}`;
     this.#state = 'opening';
@@ -242,7 +250,8 @@ class Owner {
   }
 
   /** Gives the pool up, or the wish for it. Resolves when nothing is held. */
-  retire(): Promise<void> {
+  async retire(): Promise<void> {
+    this.#wanted = false;
     if (this.#state === 'owner') {
       this.#state = 'retiring';
       this.#retiring = this.#giveUp();
@@ -250,18 +259,20 @@ class Owner {
       this.#candidacy.abort(new VarveError('VARVE_CLOSED', `standing for pool '${this.#path}'`));
       this.#state = 'retired';
     }
-    return this.#retiring ?? Promise.resolve();
+    await Promise.all([this.#retiring, this.#campaigning]);
   }
 
   #standAgain(): void {
-    void this.retire().then(() => this.stand());
+    if (this.#state !== 'owner') return;
+    void this.retire();
+    this.stand(); // when it has given up
   }
 
   async #giveUp(): Promise<void> {
     this.#term.abort(new VarveError('VARVE_FENCED', `a call to pool '${this.#path}'`, { detail: 'its owner is handing over' }));
     for (const session of this.#sessions.values()) cancelExports(session);
     await this.#exporting;
-    await Promise.all(this.#running);
+    await Promise.allSettled(this.#running);
     let durable = true;
     try {
       await this.#pool?.close();
@@ -279,6 +290,7 @@ class Owner {
     this.#locks = [];
     this.#state = 'retired';
     this.#retiring = undefined;
+    if (this.#wanted) this.stand();
   }
 
   // ——— sessions ———
@@ -289,7 +301,7 @@ class Owner {
     session.wire.onmessage = (message) => {
       this.#suspect();
       if (this.#verifying === undefined) this.#receive(session, message);
-      else void this.#verifying.then(() => this.#receive(session, message));
+      else void this.#receiveVerified(session, message);
     };
     session.wire.post({ welcome: session.name, owner: this.#id });
     OriginLock.wait(sessionLockName(this.#path, session.name), 'shared', session.ended.signal).then(
@@ -311,15 +323,34 @@ class Owner {
 
   /** Was the worker frozen? Then nothing is performed before the sessions that ended meanwhile are known. */
   #suspect(): void {
-    if (performance.now() - this.#tickedAt <= SUSPICION_MS || this.#verifying !== undefined) return;
+    if (performance.now() - this.#tickedAt <= SUSPICION_MS) return;
     this.#tickedAt = performance.now();
-    this.#verifying = globalThis.navigator.locks.query().then(({ held }) => {
-      const living = new Set(held?.map((lock) => lock.name));
-      for (const session of Array.from(this.#sessions.values())) {
-        if (!living.has(sessionLockName(this.#path, session.name))) this.#drop(session);
-      }
-      this.#verifying = undefined;
+    const verifying = this.#verify().finally(() => {
+      if (this.#verifying === verifying) this.#verifying = undefined;
     });
+    this.#verifying = verifying;
+  }
+
+  async #verify(): Promise<void> {
+    let living = new Set<string | undefined>();
+    try {
+      const { held } = await globalThis.navigator.locks.query();
+      living = new Set(held?.map((lock) => lock.name));
+    } catch (error) {
+      console.error(`varve: asking for the locks of the origin: ${messageOf(error)}`); // nobody is known to live: their clients come again
+    }
+    for (const session of Array.from(this.#sessions.values())) {
+      if (!living.has(sessionLockName(this.#path, session.name))) this.#drop(session);
+    }
+  }
+
+  /** It may be frozen again while it asks: then the answer is of before. */
+  async #receiveVerified(session: Session, message: unknown): Promise<void> {
+    while (this.#verifying !== undefined) {
+      await this.#verifying;
+      this.#suspect();
+    }
+    this.#receive(session, message);
   }
 
   #receive(session: Session, message: unknown): void {
@@ -333,12 +364,16 @@ class Owner {
       void this.#exporting.then(() => this.#receive(session, message));
       return;
     }
-    const done = this.#perform(session, call, isRecord(args) ? args : {}).then(
-      ({ value, transfer }) => session.wire.post({ id, ok: value }, transfer),
-      (error: unknown) => session.wire.post({ id, error: encodeError(error) }),
-    );
+    const done = this.#perform(session, call, isRecord(args) ? args : {})
+      .then(({ value, transfer }) => this.#answer(session, { id, ok: value }, transfer))
+      .catch((error: unknown) => this.#answer(session, { id, error: encodeError(error) }))
+      .finally(() => this.#running.delete(done));
     this.#running.add(done);
-    void done.finally(() => this.#running.delete(done));
+  }
+
+  /** Who asked may be gone. */
+  #answer(session: Session, message: object, transfer?: Transferable[]): void {
+    if (this.#sessions.get(session.name) === session) session.wire.post(message, transfer);
   }
 
   // ——— exports ———
@@ -355,10 +390,12 @@ class Owner {
   /** Closes the pool, so that its files are what a reader of them may rely on; it is opened again when the stream has ended or is given up. */
   async #export(): Promise<ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>> {
     while (this.#exporting !== undefined) await this.#exporting;
+    this.#term.signal.throwIfAborted();
     let ended = (): void => undefined;
     this.#exporting = new Promise<void>((resolve) => (ended = resolve));
     const reopen = async (): Promise<void> => {
       try {
+        // One that gives up meanwhile waits for it, and closes it.
         if (this.#state === 'owner') this.#pool = await OpfsPool.openHeld(this.#path, this.#locks[0] as OriginLock, {});
       } catch (error) {
         console.error(`varve: opening pool '${this.#path}' after an export: ${messageOf(error)}`);
@@ -389,7 +426,12 @@ class Owner {
   // ——— calls ———
 
   async #volume(args: JsonRecord): Promise<VirtualVolume> {
-    const name = args['volume'] as string;
+    const name = (args['volume'] as string).normalize('NFC');
+    const log = args['log'] as string | undefined;
+    if (log !== undefined && this.#pool!.has(name) && this.#pool!.logOf(name) !== log)
+      throw new VarveError('VARVE_NOT_FOUND', `use of '${name}'`, {
+        detail: 'the volume was deleted, and this is another one of its name',
+      });
     let volume = this.#volumes.get(name);
     if (volume === undefined) {
       volume = this.#pool!.volume(name);
@@ -397,6 +439,10 @@ class Owner {
       volume.catch(() => this.#volumes.delete(name));
     }
     return volume;
+  }
+
+  #info(volume: VirtualVolume): object {
+    return { name: volume.name, log: this.#pool!.logOf(volume.name), sizeBytes: volume.sizeBytes };
   }
 
   #snapshot(volume: VirtualVolume, args: JsonRecord): SnapshotView {
@@ -422,15 +468,22 @@ class Owner {
       case 'pool.createVolume': {
         const volume = await pool.createVolume(args['volume'] as string, args['options'] as CreateVolumeOptions);
         this.#volumes.set(volume.name, Promise.resolve(volume));
-        return { value: { name: volume.name, sizeBytes: volume.sizeBytes } };
+        return { value: this.#info(volume) };
       }
       case 'pool.deleteVolume':
         this.#volumes.delete((args['volume'] as string).normalize('NFC'));
         return { value: await pool.deleteVolume(args['volume'] as string) };
-      case 'export.open':
-        session.exports.set(args['export'] as number, await this.#export());
+      case 'export.open': {
+        const reader = await this.#export();
+        if (signal.aborted || this.#sessions.get(session.name) !== session) {
+          await reader.cancel(); // nobody is left to read it
+          signal.throwIfAborted();
+          return { value: undefined };
+        }
+        session.exports.set(args['export'] as number, reader);
         this.#limit(session, args['export'] as number);
         return { value: undefined };
+      }
       case 'export.next': {
         const reader = session.exports.get(args['export'] as number);
         if (reader === undefined) throw new VarveError('VARVE_CLOSED', 'an export');
@@ -474,7 +527,7 @@ class Owner {
     };
     switch (call) {
       case 'volume.info':
-        return { value: { name: volume.name, sizeBytes: volume.sizeBytes } };
+        return { value: this.#info(volume) };
       case 'volume.read':
         return readFrom(volume, offset, length);
       case 'volume.write':

@@ -50,7 +50,7 @@ const FILES_MAX = 65534;
 const OCTAL_MAX = 8 ** 11 - 1;
 
 /**
- * The archive of these files. They are read as the stream is; `done` is called when it has ended, was cancelled, or failed.
+ * The archive of these files. They are read as the stream is; `done` is called once, when it has ended, was cancelled, or failed.
  */
 export function archiveStream(
   kind: ArchiveKind,
@@ -59,21 +59,24 @@ export function archiveStream(
   done: () => Promise<void> = () => Promise.resolve(),
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const pieces = archivePieces(kind, about, files);
+  // It may be cancelled while it ends.
+  let ending: Promise<void> | undefined;
+  const end = (): Promise<void> => (ending ??= done());
   return new ReadableStream<Uint8Array<ArrayBuffer>>({
     async pull(controller) {
       try {
         const { value, done: ended } = await pieces.next();
         if (ended !== true) return controller.enqueue(value);
-        await done();
+        await end();
         controller.close();
       } catch (error) {
-        await done();
+        await end();
         throw error;
       }
     },
     async cancel() {
       await pieces.return(undefined);
-      await done();
+      await end();
     },
   });
 }

@@ -269,6 +269,11 @@ export class StoragePool extends EventTarget {
     return this.#keeper.find(name.normalize('NFC')) !== undefined;
   }
 
+  /** Which volume it is, whatever else had the name before. @internal */
+  logOf(name: string): string {
+    return this.#keeper.need(name, `looking for '${name}'`).log;
+  }
+
   policyOf(name: string): VolumePolicy {
     return this.#keeper.need(name.normalize('NFC'), `reading the policy of '${name}'`).policy;
   }

@@ -2,6 +2,7 @@
 
 import type { StorageDevice } from '../device/device.ts';
 import { VarveError } from '../errors.ts';
+import { checkName } from '../names.ts';
 import { archiveStream, readArchive } from '../pool/archive.ts';
 
 /** A snapshot view of a volume, or of a client of one. */
@@ -15,6 +16,7 @@ export interface SnapshotTarget extends Pick<StorageDevice, 'sizeBytes' | 'read'
   discard(offset: number, length: number): Promise<void>;
   resize(size: number): Promise<void>;
   snapshot(name: string): Promise<void>;
+  snapshots(): readonly { readonly name: string }[] | Promise<readonly { readonly name: string }[]>;
 }
 
 const IMAGE_NAME = 'snapshot.img';
@@ -30,24 +32,32 @@ export function exportSnapshot(view: SnapshotSource): ReadableStream<Uint8Array<
 
 /**
  * Brings a volume to an exported state and takes a snapshot of it. Only blocks that differ are written; zeros become holes. When the archive is damaged or
- * cut off, no snapshot is taken, and the volume is partly what it was and partly what came.
+ * cut off, no snapshot is taken, and the volume is partly what it was and partly what came; it is cut to the size of the image only when all was sound.
  * @param name of the snapshot; left out: the one that was exported
  * @returns the snapshot's name
  * @throws VarveError VARVE_CORRUPT, VARVE_UNSUPPORTED, VARVE_EXISTS, VARVE_NO_SPACE
  */
 export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume: SnapshotTarget, name?: string): Promise<string> {
   const doing = 'importing a snapshot';
-  const head = await readArchive(stream, {
-    begin: async ({ kind, files }) => {
+  let snapshot = '';
+  let sizeBytes = 0;
+  await readArchive(stream, {
+    begin: async ({ kind, about, files }) => {
       const [image] = files;
       if (kind !== 'snapshot' || image === undefined || files.length !== 1) {
         throw new VarveError('VARVE_UNSUPPORTED', doing, { detail: `expected the archive of a snapshot, got that of a ${kind}` });
       }
-      if (volume.sizeBytes !== image.sizeBytes) await volume.resize(image.sizeBytes);
+      const told = name ?? about['snapshot'];
+      if (typeof told !== 'string') throw new VarveError('VARVE_CORRUPT', doing, { detail: 'the archive names no snapshot' });
+      snapshot = checkName(told, 'snapshot');
+      if ((await volume.snapshots()).some((other) => other.name === snapshot))
+        throw new VarveError('VARVE_EXISTS', doing, { detail: `there is a snapshot '${snapshot}' already` });
+      sizeBytes = image.sizeBytes;
     },
-    file: () => {
+    file: async () => {
+      if (volume.sizeBytes < sizeBytes) await volume.resize(sizeBytes);
       let before = new Uint8Array(0);
-      return Promise.resolve({
+      return {
         write: async (offset, bytes) => {
           if (before.length < bytes.length) before = new Uint8Array(bytes.length);
           const present = before.subarray(0, bytes.length);
@@ -58,12 +68,10 @@ export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume:
           }
         },
         end: () => Promise.resolve(),
-      });
+      };
     },
   });
-  const told = head.about['snapshot'];
-  const snapshot = name ?? (typeof told === 'string' ? told : undefined);
-  if (snapshot === undefined) throw new VarveError('VARVE_CORRUPT', doing, { detail: 'the archive names no snapshot' });
+  if (volume.sizeBytes !== sizeBytes) await volume.resize(sizeBytes);
   await volume.snapshot(snapshot);
   return snapshot;
 }

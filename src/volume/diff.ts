@@ -1,7 +1,7 @@
 // What changed between two states, as byte ranges.
 //
 // The core finds runs in bounded steps from a cursor. Between two batches the caller may write, or run another diff, and the core keeps one diff only:
-// then this begins again at the block where it stopped. A core that ignores the starting block is put up with: what was given already is skipped.
+// then this begins again at the block where it stopped; so it does when sources or snapshots have changed. A core that ignores the starting block is put up with: what was given already is skipped.
 
 const BLOCK_BYTES = 4096;
 /** Steps of the core between two turns of the event loop. */
@@ -26,7 +26,7 @@ export interface DiffState {
 export interface DiffCursor {
   /** From this block on. */
   begin(block: number): void;
-  /** Nobody else began one since. */
+  /** Nobody else began one since, and the states are where they were. */
   isOurs(): boolean;
   next(): { block: number; count: number; kind: 'data' | 'hole' } | 'more' | 'end';
 }

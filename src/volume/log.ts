@@ -568,7 +568,7 @@ export class Log {
   async countMapped(source: SourceState, signal?: AbortSignal): Promise<number> {
     if (!source.standsOnAnother) return source.mappedBytes;
     let bytes = 0;
-    for await (const { length, kind } of this.diff(undefined, { ...source, epoch: EPOCH_NOW }, signal))
+    for await (const { length, kind } of this.diff(() => ({ from: undefined, to: { ...source, epoch: EPOCH_NOW } }), signal))
       if (kind === 'data') bytes += Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES;
     return bytes;
   }
@@ -658,17 +658,26 @@ export class Log {
   /**
    * What changed between two states, in ascending order, in runs of whole blocks; adjacent runs of one kind are one. `from` undefined: everything
    * that `to` maps. Between the states of two snapshots it is stable whatever is written meanwhile.
+   * @param find looks the states up, at once and whenever sources or snapshots have changed: throws when one of them is gone
    */
-  diff(from: DiffState | undefined, to: DiffState, signal?: AbortSignal): AsyncGenerator<DiffRun, void, undefined> {
+  diff(
+    find: () => { readonly from: DiffState | undefined; readonly to: DiffState },
+    signal?: AbortSignal,
+  ): AsyncGenerator<DiffRun, void, undefined> {
     const owner = {};
+    let { from, to } = find();
+    let version = this.version;
+    const { sizeBytes } = to;
     return diffRuns(
       {
         begin: (block) => {
           this.#diffOwner = owner;
+          ({ from, to } = find());
+          version = this.version;
           const failure = this.#call(() => this.#core.diffBegin(from?.space ?? SPACE_NONE, from?.epoch ?? 0, to.space, to.epoch, block));
           if (failure !== 0) throw errorFromCore(failure, `diff of ${this.#subject}`);
         },
-        isOurs: () => this.#diffOwner === owner,
+        isOurs: () => this.#diffOwner === owner && this.version === version,
         next: () => {
           const kind = this.#call(() => this.#core.diffNext());
           return kind === 1
@@ -678,7 +687,7 @@ export class Log {
               : 'more';
         },
       },
-      to.sizeBytes,
+      sizeBytes,
       signal,
     );
   }

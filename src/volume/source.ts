@@ -199,20 +199,32 @@ export class VolumeSource implements SyncStorageDevice {
    */
   diff(from: string | null, to?: string, options?: CallOptions): AsyncGenerator<DiffRun, void, undefined> {
     this.#checkOpen();
-    const current = (): DiffState => ({ space: this.space, epoch: EPOCH_NOW, sizeBytes: this.sizeBytes });
-    return this.log.diff(
-      from === null ? undefined : this.#stateAt(from),
-      to === undefined ? current() : this.#stateAt(to),
-      options?.signal,
-    );
+    const before = from === null ? () => undefined : this.#stateAt(from);
+    const after = to === undefined ? this.#stateNow() : this.#stateAt(to);
+    return this.log.diff(() => ({ from: before(), to: after() }), options?.signal);
   }
 
-  #stateAt(name: string): DiffState {
+  /** Looks up the state of the snapshot that has the name now. */
+  #stateAt(name: string): () => DiffState {
     const doing = `diff of ${this.subject}`;
-    const snapshot = this.findSnapshot(name, doing);
-    const member = snapshot.members.find((candidate) => candidate.source === this.sourceName);
-    if (!member) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `snapshot '${name}' does not have source '${this.sourceName}'` });
-    return { space: member.space, epoch: snapshot.epoch, sizeBytes: member.sizeBytes };
+    const { id } = this.findSnapshot(name, doing);
+    return () => {
+      const snapshot = this.log.snapshots().find((one) => one.id === id && one.volumeNumber === this.number);
+      if (!snapshot) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `snapshot '${name}' was deleted` });
+      const member = snapshot.members.find((candidate) => candidate.source === this.sourceName);
+      if (!member)
+        throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `snapshot '${name}' does not have source '${this.sourceName}'` });
+      return { space: member.space, epoch: snapshot.epoch, sizeBytes: member.sizeBytes };
+    };
+  }
+
+  #stateNow(): () => DiffState {
+    const { space, sizeBytes } = this;
+    return () => {
+      if (this.space !== space)
+        throw new VarveError('VARVE_NOT_FOUND', `diff of ${this.subject}`, { detail: 'it was rolled back meanwhile' });
+      return { space, epoch: EPOCH_NOW, sizeBytes };
+    };
   }
 
   protected findSnapshot(name: string, doing: string): SnapshotState {

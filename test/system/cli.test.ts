@@ -265,6 +265,11 @@ describe('the command line', () => {
     expect(damaged.status).toBe(1);
     expect(JSON.parse(damaged.stdout.toString())).toMatchObject({ clean: false, problems: [{ code: 'VARVE_CORRUPT' }] });
     expect(varve(['cat', `${pool}/disk`]).status).toBe(1);
+    // A reader that goes away does not make it clean.
+    for (const args of [`check "${pool}"`, `check "${pool}" --json`, `scrub "${pool}"`, `status "${pool}"`]) {
+      const shell = spawnSync('bash', ['-c', `"${process.execPath}" "${main}" ${args} | true; exit \${PIPESTATUS[0]}`]);
+      expect([args, shell.status]).toEqual([args, args.startsWith('status') ? 0 : 1]);
+    }
     writeFileSync(path, whole);
     poke(path, 50, Uint8Array.of(0xff, 0xfe));
     const before = readFileSync(path);

@@ -208,6 +208,36 @@ describe('a snapshot', () => {
     const target = await pool.createVolume('target', { size: 4096 });
     await expect(importSnapshot(streamOf(bytes.subarray(0, bytes.length - 3000)), target)).rejects.toMatchObject({ code: 'VARVE_CORRUPT' });
     expect(target.snapshots()).toEqual([]);
+    // What it says of itself counts only when it was all there.
+    const large = await pool.createVolume('large', { size: 8 * MIB });
+    await large.write(7 * MIB, new Uint8Array(4096).fill(5));
+    const written = large.figures().dataBytesWritten;
+    for (const length of [1024, bytes.length - 3000]) {
+      await expect(importSnapshot(streamOf(bytes.subarray(0, length)), large)).rejects.toMatchObject({ code: 'VARVE_CORRUPT' });
+      expect(large.sizeBytes).toBe(8 * MIB);
+      if (length === 1024) expect(large.figures().dataBytesWritten).toBe(written);
+    }
+    const into = new Uint8Array(1);
+    await large.read(7 * MIB, into);
+    expect(into[0]).toBe(5);
+    expect(await importSnapshot(streamOf(bytes), large)).toBe('one');
+    expect(large.sizeBytes).toBe(3 * MIB);
+    await pool.close();
+  });
+
+  it('whose name is taken, or is none, changes nothing', async () => {
+    const path = fresh();
+    await makePool(path);
+    const pool = await StoragePool.open(path);
+    const target = await pool.createVolume('target', { size: 4096 });
+    await target.write(0, new Uint8Array(4096).fill(8));
+    await target.snapshot('one');
+    const stream = async () => exportSnapshot((await pool.volume('v')).at('one'));
+    await expect(importSnapshot(await stream(), target)).rejects.toMatchObject({ code: 'VARVE_EXISTS' });
+    await expect(importSnapshot(await stream(), target, 'a/b')).rejects.toThrow(/name/);
+    const into = new Uint8Array(4096);
+    await target.read(0, into);
+    expect([target.sizeBytes, into.every((byte) => byte === 8)]).toEqual([4096, true]);
     await pool.close();
   });
 });

@@ -373,6 +373,36 @@ describe('a diff', () => {
     await log.close();
   });
 
+  it('fails when one of its snapshots is deleted under it, and goes on over other changes of snapshots', async () => {
+    const { log, volume } = await createLog();
+    await volume.snapshot('a');
+    for (let block = 0; block < 2000; block += 2) await volume.write(block * BLOCK, pattern(BLOCK, block));
+    await volume.snapshot('b');
+    await volume.discard(0, 2000 * BLOCK);
+    const expected = await all(volume.diff('a', 'b'));
+    const found: DiffRun[] = [];
+    for await (const run of volume.diff('a', 'b')) {
+      found.push(run);
+      if (found.length === 10) await volume.snapshot('c');
+      if (found.length === 20) await volume.rollback('c', { keepAs: 'kept' });
+      if (found.length === 30) await volume.deleteSnapshot('c');
+    }
+    expect(found).toEqual(expected);
+    for (const name of ['a', 'b']) {
+      const diff = volume.diff(name === 'a' ? 'a' : null, 'b');
+      await diff.next();
+      await volume.deleteSnapshot(name);
+      await expect(all(diff)).rejects.toThrow(`snapshot '${name}' was deleted`);
+    }
+    await volume.write(0, pattern(BLOCK, 1));
+    await volume.write(2 * BLOCK, pattern(BLOCK, 1));
+    const diff = volume.diff(null);
+    await diff.next();
+    await volume.rollback('kept');
+    await expect(all(diff)).rejects.toThrow(/was rolled back meanwhile/);
+    await log.close();
+  });
+
   it('can be aborted', async () => {
     const { log, volume } = await createLog();
     await expect(all(volume.diff(null, undefined, { signal: AbortSignal.abort() }))).rejects.toMatchObject({ name: 'AbortError' });

@@ -225,10 +225,12 @@ describe('who owns a pool', () => {
     const begun = performance.now();
     killed?.terminate();
     const into = new Uint8Array(4096);
-    await volume.read(0, into);
+    await clean.read(0, into);
     expect(performance.now() - begun).toBeLessThan(2000);
     expect(into).toEqual(noise(4096, 6));
+    await expect(volume.write(8192, into)).rejects.toMatchObject({ code: 'VARVE_FENCED' });
     await expect(volume.flush()).rejects.toMatchObject({ code: 'VARVE_FENCED', message: expect.stringContaining('1 changes') });
+    await volume.read(0, into);
     await volume.flush();
     await clean.flush();
     expect(second.isOwner).toBe(true);

@@ -1,0 +1,271 @@
+// What clients of a pool are told when its owner changes at an awkward moment. In real browsers test/browser kills owners; here the moment can be chosen.
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { connect, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
+
+const MIB = 2 ** 20;
+const code = (wanted: string): Error => expect.objectContaining({ code: wanted }) as Error;
+const block = (value: number): Uint8Array => new Uint8Array(4096).fill(value);
+
+let origin: FakeOrigin;
+let path = '';
+let count = 0;
+let clients: PoolClient[];
+/** Owns the pool at first. */
+let first: { readonly worker: FakeWorker; readonly pool: PoolClient };
+
+async function join(worker?: FakeWorker): Promise<PoolClient> {
+  const pool = await connect(path, worker === undefined ? {} : { worker: worker.worker, create: { volumeSize: '32MiB' } });
+  clients.push(pool);
+  return pool;
+}
+
+beforeEach(async () => {
+  origin = new FakeOrigin();
+  path = `owners-${++count}`;
+  clients = [];
+  const worker = await origin.newWorker();
+  first = { worker, pool: await join(worker) };
+  await (await first.pool.createVolume('v', { size: '16MiB' })).flush();
+});
+
+afterEach(async () => {
+  origin.openMilliseconds = 0;
+  origin.broken = false;
+  for (const client of clients) await client.close();
+  vi.unstubAllGlobals();
+});
+
+const byte = async (volume: VolumeClient, offset: number): Promise<number> => {
+  const bytes = new Uint8Array(1);
+  await volume.read(offset, bytes);
+  return bytes[0] as number;
+};
+
+/** Something that the owner has to end before it hands over. */
+function keepBusy(pool: PoolClient): void {
+  origin.openMilliseconds = 300;
+  void pool.createVolume('busy', { size: MIB }).catch(() => undefined);
+}
+
+/** The owner hands over, and cannot make durable what it acknowledged. */
+async function lose(): Promise<void> {
+  origin.broken = true;
+  while (origin.openFiles > 0) await sleep(1);
+  origin.broken = false;
+  for (const file of origin.files.values()) file.crash();
+  origin.openMilliseconds = 0;
+}
+
+describe('an owner that goes away with changes that it acknowledged', () => {
+  let second: PoolClient;
+  let volume: VolumeClient;
+
+  beforeEach(async () => {
+    vi.spyOn(console, 'error').mockImplementation(() => undefined); // that it cannot close is said there
+    second = await join(await origin.newWorker());
+    volume = await (await join()).volume('v');
+  });
+
+  const handOver = async (): Promise<void> => {
+    keepBusy(second);
+    await sleep(50);
+    first.worker.post({ varve: 'release', path });
+    await sleep(5);
+  };
+
+  it('nothing is written behind them, and nothing read as if they were there, before that was said', async () => {
+    await volume.write(0, block(1));
+    await handOver();
+    const behind = Promise.allSettled([volume.write(4096, block(2)), volume.read(0, block(0)), volume.discard(8192, 4096)]);
+    await lose();
+    for (const each of await behind) expect(each).toEqual({ status: 'rejected', reason: code('VARVE_FENCED') });
+    await expect(volume.write(4096, block(2))).rejects.toThrow(code('VARVE_FENCED'));
+    await expect(volume.flush()).rejects.toThrow(/1 changes that were acknowledged/);
+    const other = await second.volume('v');
+    await other.flush();
+    expect([await byte(other, 0), await byte(other, 4096)]).toEqual([0, 0]);
+    await volume.write(4096, block(3));
+    await volume.flush();
+    expect(await byte(other, 4096)).toBe(3);
+  });
+
+  it('all flushes that are under way say so', async () => {
+    await volume.write(0, block(1));
+    await handOver();
+    const flushes = Promise.allSettled([volume.flush(), volume.flush()]);
+    await lose();
+    for (const each of await flushes) expect(each).toEqual({ status: 'rejected', reason: code('VARVE_FENCED') });
+    await volume.flush();
+  });
+
+  it('a snapshot that would lack them is not taken', async () => {
+    await volume.write(0, block(1));
+    await handOver();
+    const taken = volume.snapshot('s');
+    void taken.catch(() => undefined);
+    await lose();
+    await expect(taken).rejects.toThrow(code('VARVE_FENCED'));
+    expect(await volume.snapshots()).toEqual([]);
+    await volume.snapshot('s');
+  });
+
+  it('a write with fua that went in parts to both owners fails', async () => {
+    // The hand-over begins when the first part is taken, before the second is sent.
+    const post = BroadcastChannel.prototype.postMessage;
+    let parts = 0;
+    vi.spyOn(BroadcastChannel.prototype, 'postMessage').mockImplementation(function (this: BroadcastChannel, message: { call?: string }) {
+      if (message.call !== 'volume.write' || ++parts !== 2) return post.call(this, message);
+      first.worker.post({ varve: 'release', path });
+      setTimeout(() => post.call(this, message), 5);
+    } as never);
+    keepBusy(second);
+    await sleep(50);
+    const written = volume.write(0, new Uint8Array(8 * MIB).fill(1), { fua: true });
+    void written.catch(() => undefined);
+    await lose();
+    await expect(written).rejects.toThrow(code('VARVE_FENCED'));
+    expect(parts).toBe(2);
+    expect(await byte(volume, 0).catch(() => 0)).toBe(0);
+  });
+});
+
+describe('an owner that gives up', () => {
+  it('lets go of the pool, also when a client went away with a call under way', async () => {
+    const second = await join(await origin.newWorker());
+    const third = await join();
+    keepBusy(third);
+    await sleep(50);
+    await third.close();
+    await first.pool.close();
+    origin.openMilliseconds = 0;
+    expect(await second.volumes()).toContain('v');
+    expect(second.isOwner).toBe(true);
+  });
+
+  it('goes by the last word', async () => {
+    for (const word of ['release', 'stand', 'release', 'stand', 'release']) first.worker.post({ varve: word, path });
+    await sleep(500); // it may be in the middle of opening the pool
+    expect(await origin.locks()).toEqual([]);
+    first.worker.post({ varve: 'stand', path });
+    expect(await first.pool.volumes()).toEqual(['v']);
+    expect(first.pool.isOwner).toBe(true);
+  });
+
+  it('says that nothing is held only when nothing is, also while it opens the pool', async () => {
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+    origin.openMilliseconds = 200;
+    first.worker.post({ varve: 'stand', path });
+    await sleep(50);
+    const { port1, port2 } = new MessageChannel();
+    const told = new Promise((resolve) => (port1.onmessage = resolve));
+    first.worker.post({ varve: 'release', path, done: port2 });
+    await told;
+    expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
+    port1.close();
+  });
+});
+
+describe('an export', () => {
+  const pieces = async (pool: PoolClient): Promise<{ last: Promise<unknown> }> => {
+    const reader = pool.export().getReader();
+    origin.openMilliseconds = 0;
+    await reader.read();
+    origin.openMilliseconds = 200; // so opening the pool again, with the last piece, takes its time
+    for (;;) {
+      const last = reader.read();
+      const done = await Promise.race([last.then((piece) => piece.done), sleep(100).then(() => 'late')]);
+      if (done === 'late') return { last };
+      if (done === true) throw new Error('the pool was opened again at once');
+    }
+  };
+
+  it('that ends while its owner gives up leaves nothing open', async () => {
+    const second = await join(await origin.newWorker());
+    const { last } = await pieces(await join());
+    void last.catch(() => undefined);
+    first.worker.post({ varve: 'release', path });
+    await sleep(3000);
+    origin.openMilliseconds = 0;
+    expect(await second.volumes()).toEqual(['v']);
+    expect(second.isOwner).toBe(true);
+  });
+
+  it('whose reader goes with the last piece changes no owner', async () => {
+    await join(await origin.newWorker());
+    const reading = await join();
+    const { last } = await pieces(reading);
+    void last.catch(() => undefined);
+    await reading.close();
+    await sleep(3000);
+    origin.openMilliseconds = 0;
+    expect(await first.pool.volumes()).toEqual(['v']);
+    expect(first.pool.isOwner).toBe(true);
+  });
+
+  it('that is asked for while its owner gives up, or whose reader has gone, holds nobody up', async () => {
+    const second = await join(await origin.newWorker());
+    const reading = await join();
+    origin.openMilliseconds = 200;
+    const failed = reading
+      .export()
+      .getReader()
+      .closed.catch(() => 'failed');
+    await sleep(50);
+    await reading.close();
+    expect(await failed).toBe('failed');
+    const begun = performance.now();
+    await first.pool.volumes();
+    void (await join())
+      .export()
+      .getReader()
+      .closed.catch(() => undefined);
+    await sleep(50);
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(() => second.volumes().then(() => expect(second.isOwner).toBe(true)), { timeout: 10_000 });
+    expect(performance.now() - begun).toBeLessThan(15_000); // an export that nobody reads is given up after 30 s
+  }, 60_000);
+});
+
+it('an export for which the pool cannot be closed fails, and whoever has changes hears that they may be lost', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const volume = await (await join()).volume('v');
+  await volume.write(0, block(1));
+  origin.broken = true;
+  const reader = (await join()).export().getReader();
+  await expect(reader.read()).rejects.toThrow();
+  origin.broken = false;
+  await expect(volume.flush()).rejects.toThrow(code('VARVE_FENCED'));
+  await volume.write(0, block(2));
+  await volume.flush();
+  expect(await byte(volume, 0)).toBe(2);
+  expect(first.pool.isOwner).toBe(true);
+});
+
+describe('a handle', () => {
+  it('of a deleted volume does not reach another one of its name', async () => {
+    const other = await join();
+    const old = await other.volume('v');
+    const view = async () => (await other.volume('v')).at('s');
+    await old.snapshot('s');
+    const snapshot = await view();
+    await first.pool.deleteVolume('v');
+    const fresh = await first.pool.createVolume('v', { size: '1MiB' });
+    await fresh.snapshot('s');
+    await expect(old.write(0, block(9))).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    await expect(snapshot.read(0, block(0))).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    expect(await byte(fresh, 0)).toBe(0);
+  });
+
+  it('is found by a name in any normal form', async () => {
+    const other = await join();
+    await first.pool.createVolume('e\u0301', { size: MIB });
+    await (await other.volume('e\u0301')).write(0, block(1));
+    await first.pool.deleteVolume('\u00e9');
+    await first.pool.createVolume('\u00e9', { size: MIB });
+    const again = await other.volume('e\u0301');
+    await again.write(0, block(2));
+    expect(await byte(again, 0)).toBe(2);
+  });
+});
