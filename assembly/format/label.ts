@@ -116,8 +116,9 @@ const EXACT_MAX: u64 = 0x1fffffffffffff;
 const VOLUME_MAX: u32 = 0xfffd;
 const SEGMENT_BLOCKS_MIN: u32 = 8;
 const SEGMENT_BLOCKS_MAX: u32 = 1024;
-/** A segment is never less than so many stripes: 8 stripes of 31 strips of 1 MiB are 63,488 blocks, so that a slot has 16 bits. */
+/** A segment is never less than so many stripes, but for the widest: a slot has 16 bits, so that 32 strips of 1 MiB are seven times in it. */
 const SEGMENT_STRIPES_MIN: u32 = 8;
+const SEGMENT_SLOTS_MAX: u32 = 0xffff;
 /** Two open segments, two victims, metadata twice: with less a log cannot turn round. */
 const SEGMENT_COUNT_MIN: u64 = 8;
 const SLOT_BYTES_MIN: u32 = 4096;
@@ -178,7 +179,7 @@ export function labelLayout(fields: u32): u32 {
     segmentBlocks = SEGMENT_BLOCKS_MAX;
     if (RAID && level) {
       const most = min<u64>(segmentBlocks / stripe, blocks / stripe / 32);
-      segmentBlocks = stripe * max<u32>(<u32>most, SEGMENT_STRIPES_MIN);
+      segmentBlocks = stripe * max<u32>(<u32>most, min<u32>(SEGMENT_STRIPES_MIN, SEGMENT_SLOTS_MAX / stripe));
     } else while (segmentBlocks > SEGMENT_BLOCKS_MIN && blocks / segmentBlocks < 32) segmentBlocks >>= 1;
   }
   const count = blocks / segmentBlocks;
@@ -268,7 +269,7 @@ export function labelDecode(from: u32, fields: u32): u32 {
   if (member >= members || (RAID ? !geometryFits(level - 1, members, strip) : level == 0 || members != 1 || strip > 1)) return FORMAT_FIELDS;
   if (side != 1 && side != 2) return FORMAT_FIELDS;
   const wide = RAID ? columnsOf(level - 1, members) : 1;
-  const most = RAID ? max<u32>(SEGMENT_BLOCKS_MAX, SEGMENT_STRIPES_MIN * wide * strip) : SEGMENT_BLOCKS_MAX;
+  const most = RAID ? max<u32>(SEGMENT_BLOCKS_MAX, min<u32>(SEGMENT_STRIPES_MIN * wide * strip, SEGMENT_SLOTS_MAX)) : SEGMENT_BLOCKS_MAX;
   if (segmentBlocks < SEGMENT_BLOCKS_MIN || segmentBlocks > most || segmentCount == 0) return FORMAT_FIELDS;
   if (RAID && level > 1 && segmentBlocks % (wide * strip) != 0) return FORMAT_FIELDS;
   if (slot < SLOT_BYTES_MIN || slot > SLOT_BYTES_MAX || slot % 4096 != 0) return FORMAT_FIELDS;

@@ -20,6 +20,8 @@ const VOLUME_LIMIT: u32 = 0xfffe;
 let volumes: u32 = 0; // pointer for each volume id
 let volumeCapacity: u32 = 0;
 let removals: u32 = 0; // for the planted fault only
+/** Segments in which the last live block died; wraps. */
+export let emptied: u32 = 0;
 
 function deathsOf(record: u32): u32 {
   return record + COUNTS + ((load<u32>(record, SEGMENT_COUNT) * 4 + 7) & ~7);
@@ -124,6 +126,7 @@ export function liveRemove(volume: u32, block: u32, sequence: u64): void {
   const count = load<u32>(cell);
   assert(count);
   store<u32>(cell, count - 1);
+  if (RAID && count == 1) emptied++;
   store<u32>(record, load<u32>(record, TOTAL) - 1, TOTAL);
   const death = deathsOf(record) + segment * 8;
   if (load<u64>(death) < sequence) store<u64>(death, sequence);

@@ -89,7 +89,7 @@ function metadataPages(): u32 {
 /** Segments that one copy of the metadata takes in the worst case. */
 function metadataSegments(): u32 {
   largestSegment = 8;
-  let smallest: u32 = 1024;
+  let smallest: u32 = 0xffff;
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) {
     if (load<u32>(volume, V_STATE) != VOLUME_ACTIVE) continue;
     largestSegment = max(largestSegment, load<u32>(volume, V_SEGMENT_BLOCKS));
@@ -224,6 +224,10 @@ export function admit(ticket: u32, kind: u32, blocks: u32, privileged: bool): u3
   }
   if (room) return DONE;
   status = nextSegment(STREAM_USER);
+  if (RAID && status == FAILED) {
+    collectFree(); // not every flush does
+    status = nextSegment(STREAM_USER);
+  }
   lent = freeSegments() < reserveSegments();
   return status == FAILED ? spaceWait(ticket, privileged) : status;
 }

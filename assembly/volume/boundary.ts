@@ -107,7 +107,7 @@ export function volumeAdd(
   let stripe = RAID ? columnsOf(level, members) * stripBlocks : 1;
   let unit = RAID && parityOf(level) ? stripe : 1;
   if (RAID && level && segmentBlocks % stripe != 0) return ERROR_RANGE;
-  if (segmentBlocks < 8 || segmentBlocks > max<u32>(1024, 8 * stripe) || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
+  if (segmentBlocks < 8 || segmentBlocks > max<u32>(1024, min<u32>(8 * stripe, 0xffff)) || segmentCount < 1 || <u64>segmentBlocks * <u64>segmentCount > 0xffffffff) return ERROR_RANGE;
   if (footerBlocksOf(segmentBlocks, unit) + 2 > segmentBlocks) return ERROR_RANGE;
   if (volumeById(id)) return ERROR_EXISTS;
   if (volumeCount == VOLUME_COUNT_MAX) return ERROR_LIMIT;

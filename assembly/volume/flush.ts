@@ -36,7 +36,7 @@ import {
   recordSource, sealedCount, segmentAdvance, sequence, slotAddress, slotsTake, isStart, unflushedBlocks,
 } from '../log/writer';
 import { C_DEVICE_FULL, C_FLUSH_FAILED, C_FLUSH_GROUPED, C_FLUSH_THROUGH, C_RANGE_ABANDONED, C_READ_ONLY, C_RECORD_SPLIT } from '../log/counting';
-import { liveCount, liveDeathSequence } from '../table/live';
+import { emptied, liveCount, liveDeathSequence } from '../table/live';
 import { CUT_MAX } from '../format/root';
 import { tableMove } from '../table/index';
 import { spaceForward } from './state';
@@ -186,8 +186,8 @@ function flushEnd(ticket: u32, status: u32): u32 {
   planClear(ticket);
   flushOwner = 0;
   store<u32>(ticket, 0, T_FLUSH_STATE);
-  // A walk over all segments: with many free ones there is no hurry.
-  if (status == DONE && (!RAID || sealedCount - collectedAt >= freeTotal >> 8)) collectFree();
+  // A walk over all segments: with many free ones, and few that came or may go, there is no hurry.
+  if (status == DONE && (!RAID || sealedCount + emptied - collectedAt >= freeTotal >> 8)) collectFree();
   return status;
 }
 
@@ -440,7 +440,7 @@ export function writeOutRun(ticket: u32, state: u32): u32 {
   return DONE;
 }
 
-let collectedAt: u32 = 0; // sealedCount when the last walk started
+let collectedAt: u32 = 0; // segments sealed and emptied when the last walk started
 
 /**
  * Frees sealed segments that hold nothing live, when reuse is safe: (i) they lie before the replay start of the newest
@@ -448,7 +448,7 @@ let collectedAt: u32 = 0; // sealedCount when the last walk started
  */
 export function collectFree(): void {
   if (rootOwner) return; // two roots are candidates until this one is committed
-  if (RAID) collectedAt = sealedCount;
+  if (RAID) collectedAt = sealedCount + emptied;
   for (segmentsBegin(); segmentsNext(); ) {
     let segment = eachSegment;
     if (load<u8>(segment, SEG_STATE) != <u8>SEALED || load<u32>(segment, SEG_BUFFER) || load<u32>(segment, SEG_PINS)) continue;

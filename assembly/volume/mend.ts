@@ -31,7 +31,7 @@ import { blockSeed, logIdentity, pageSeed } from '../format/key';
 import { O_GENERATION, ROOT_VALID, rootVerify } from '../format/root';
 import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
 import { ENTRY_BYTES, R_INCARNATION, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
-import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf } from '../stripe/geometry';
+import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
 import {
   META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS,
@@ -86,6 +86,8 @@ let rebuilt: u32 = 0; // members
 let chunk: u32 = 0;
 let chunkStripes: u32 = 0;
 let unread: u32 = 0;
+let again: u32 = 0; // how often the chunk could not be read to fill a member with
+let singlyUntil: u32 = 0; // stripes before this one are read one by one
 
 let cancelled: bool = false;
 /** The scrub or rebuild that is under way ends after the segment at hand: a rebuild that has done something as a part, else with CLOSED. */
@@ -103,6 +105,8 @@ function begin(ticket: u32, atVolume: u32, atIndex: u32): void {
   strip = load<u32>(volume, V_STRIP_BLOCKS);
   wide = load<u32>(volume, V_COLUMNS);
   stage = 0;
+  again = 0;
+  singlyUntil = 0;
 }
 
 /** Slots up to which the segment can be looked at. */
@@ -145,6 +149,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       let taken = scanTake(volume, index, scan, planResult(ticket, 0));
       scan = 0;
       if (taken == SCAN_FAILED) {
+        if (rebuilt) return fail(ERROR_IO);
         finding(ERROR_IO, KIND_HEADER, load<u32>(volume, V_ID), blockOf(volume, index, 0), 0, 0);
         return DONE;
       }
@@ -159,7 +164,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       }
       if (writes && healOwner && healOwner != ticket) return WAIT;
       chunkStripes = 1;
-      let most = max(CHUNK_BYTES / (members * strip * BLOCK_BYTES), 1);
+      let most: u32 = nextStripe < singlyUntil ? 1 : max(CHUNK_BYTES / (members * strip * BLOCK_BYTES), 1);
       let footer = footerStripe();
       while (nextStripe + chunkStripes < endStripe && (chunkStripes < most || nextStripe + chunkStripes > footer)) {
         if (nextStripe < footer && nextStripe + chunkStripes == footer) break; // the footer is one piece
@@ -184,6 +189,16 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
         if (!(unread & (1 << member)) && planResult(ticket, at++)) unread |= 1 << member;
       }
       planClear(ticket);
+      // A member is filled with what was read, never with what was not. A stripe that cannot be had is asked for again, and then the member is not whole.
+      if (rebuilt && !tolerates(level, members, unread)) {
+        free(chunk);
+        chunk = 0;
+        if (healOwner == ticket) healOwnerSet(0);
+        singlyUntil = nextStripe + chunkStripes;
+        if (++again > 3) return fail(ERROR_IO);
+        stage = 2;
+        continue;
+      }
       stage = 4;
     } else if (stage == 4) {
       if (PLANTS && planted == PLANT_HEAL_REUSED && ++lingered & 15) return PLAN; // long enough for others to reuse the segment
@@ -193,13 +208,16 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       if (load<u32>(ticket, T_PLAN_COUNT)) return PLAN;
     } else {
       markWritten(ticket);
-      if (load<u32>(ticket, T_RESULT)) finding(ERROR_IO, KIND_PARITY, load<u32>(volume, V_ID), 0, rowAt(volume, nextStripe * strip), 0);
+      let failed = load<u32>(ticket, T_RESULT);
+      if (failed) finding(ERROR_IO, KIND_PARITY, load<u32>(volume, V_ID), 0, rowAt(volume, nextStripe * strip), 0);
       free(chunk);
       chunk = 0;
       if (healOwner == ticket) healOwnerSet(0);
       nextStripe += chunkStripes;
+      again = 0;
       stage = 2;
       planClear(ticket);
+      if (failed && rebuilt) return fail(ERROR_IO);
       return PLAN; // let others come in between
     }
   }
@@ -214,7 +232,8 @@ function rowAddress(row: u32): u32 { return chunk + (row << BLOCK_SHIFT); }
 
 /** The stripe in which the footer begins; beyond the end when there is none to be looked at. */
 function footerStripe(): u32 {
-  if (pages || !(load<u8>(segmentOf(volume, index), SEG_FLAGS) & <u8>SEG_HAS_FOOTER) || load<u32>(segmentOf(volume, index), SEG_BUFFER)) return 0xffffffff;
+  // As it was when the segment was begun: one that was sealed since is not looked at.
+  if (pages || endSlot < load<u32>(volume, V_SEGMENT_BLOCKS) || !(load<u8>(segmentOf(volume, index), SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return 0xffffffff;
   return blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)) / (wide * strip);
 }
 
@@ -265,7 +284,7 @@ function expect(slot: u32): u32 {
   }
   let segment = segmentOf(volume, index);
   if (slot >= load<u32>(volume, V_DATA_SLOTS)) {
-    if (load<u32>(segment, SEG_BUFFER) || !(load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return ANYTHING;
+    if (endSlot < load<u32>(volume, V_SEGMENT_BLOCKS) || !(load<u8>(segment, SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return ANYTHING;
     return FOOTER;
   }
   if (slot >= used) return ANYTHING;

@@ -95,7 +95,8 @@ export class OpfsPool extends StoragePool {
    */
   static async destroy(path: string): Promise<void> {
     const normal = normalPath(path);
-    const lock = await OriginLock.acquire(lockName(normal));
+    // A lock is free a moment after its holder has said so.
+    const lock = await OriginLock.acquire(lockName(normal), 'exclusive', PATIENCE_MS);
     try {
       const directory = await openDirectory(normal, false);
       if (directory === undefined) return;

@@ -768,6 +768,7 @@ class World {
       const rotten = [...this.#memberOf.values()].filter((other) => other.rotten && !other.gone && other.state === 'online');
       const clean = rotten.length === 0 && !this.#hurt();
       const losses = this.#losses;
+      const unread = this.#unread();
       this.#go(
         driver.submit(KIND.SCRUB, SPACE_NONE, report ? 1 : 0),
         { ...step, wait: step.wait || this.#setup.trouble === 'rot' },
@@ -776,7 +777,7 @@ class World {
           const found = this.#findings();
           this.#event(report ? 'scrub that reports' : 'scrub');
           if (found.damage) throw new Violation(`scrub cannot mend ${found.damage}`);
-          if (found.healed && clean && losses === this.#losses && !this.#hurt())
+          if (found.healed && clean && losses === this.#losses && unread === this.#unread() && !this.#hurt())
             throw new Violation(`scrub mends ${found.healed} where nothing is wrong`);
           if (found.healed) this.#event('scrub mended');
           if (!report) for (const other of rotten) if (other.state === 'online' && !other.gone) other.rotten = false;
@@ -880,20 +881,21 @@ class World {
   #rebuiltWell(volume: number): void {
     const driver = this.#driver as Driver;
     const losses = this.#losses;
+    const unread = this.#unread();
     const ticket = driver.submit(KIND.SCRUB, volume, 1);
     this.#go(ticket, { ...QUIET, wait: false }, (ended) => {
       if (ended.state !== 'done') return this.#tolerate('scrub', ended, [], true);
       const found = this.#findings();
       if (found.damage) throw new Violation(`scrub after a rebuild cannot mend ${found.damage}`);
-      if (found.healed && losses === this.#losses && !this.#hurt())
+      if (found.healed && losses === this.#losses && unread === this.#unread() && !this.#hurt())
         throw new Violation(`P4: a member was rebuilt, and is not what it should be: ${found.healed}`);
       this.#event('rebuilt well');
     });
   }
 
-  /** May a scrub find something that differs? Requests that a device failed, wrong bytes, and members that do not answer are all that excuses it. */
+  /** May a scrub find something that differs? Writes and flushes that a device failed, wrong bytes, and members that do not answer are all that excuses it. */
   #hurt(): boolean {
-    return this.#fired() > 0 || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten);
+    return this.#fired() > this.#unread() || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten);
   }
 
   /** What a scrub, rebuild or check said: rows that were mended, and places where that was not possible. */
@@ -1564,6 +1566,13 @@ class World {
   #fired(): number {
     let sum = 0;
     for (const device of this.#devices) sum += failuresOf(device);
+    return sum;
+  }
+
+  /** Reads that failed: a scrub counts a root that it cannot read as one to be mended, and nothing else differs by that. */
+  #unread(): number {
+    let sum = 0;
+    for (const device of this.#devices) sum += device.fired.get('readFails') ?? 0;
     return sum;
   }
 

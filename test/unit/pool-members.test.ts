@@ -318,6 +318,62 @@ describe('a rebuild', () => {
   });
 });
 
+describe('a rebuild that cannot read what it needs', () => {
+  /** Reads of one block fail so many times. */
+  class UnreadableDevice extends MemoryDevice {
+    bad = 0;
+    failing = 0;
+    reads = 0;
+    override read(offset: number, into: Uint8Array): Promise<void> {
+      this.reads++;
+      if (this.failing === 0 || offset > this.bad || offset + into.length <= this.bad) return super.read(offset, into);
+      this.failing--;
+      return Promise.reject(new Error('EIO: a read failed'));
+    }
+  }
+
+  it.each([
+    ['1', 2],
+    ['5', 4],
+    ['6', 4],
+    ['10', 4],
+  ] as const)('RAID %s over %i: asks again, and says that a member is whole only when it is', async (level, count) => {
+    const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: level });
+    const volume = await pool.createVolume('v', { size: '4MiB' });
+    const data = new Uint8Array(512 * BLOCK);
+    for (let at = 0; at < data.length; at++) data[at] = 1 + ((at >>> 12) % 250);
+    await volume.write(0, data);
+    await volume.flush();
+    const codec = await FormatCodec.create();
+    const labels = await Promise.all(devices.map(async (device) => (await Member.read(codec, lend(device), null)).label));
+    const state = async (): Promise<string | undefined> => (await pool.status()).storageVolumes[0]?.devices[1]?.state;
+    const fails = (times: number): void => {
+      // RAID 6 can do without one more.
+      for (const device of level === '6' ? devices.toSpliced(1, 1) : [devices[0]!])
+        Object.assign(device, { bad: labels[0]!.dataOffset + 10 * BLOCK, failing: times });
+    };
+    const half = new MemoryDevice('16MiB');
+    fails(2 ** 30);
+    await expect(pool.replaceMember(0, labels[1]!.device, { device: lend(half), path: null })).rejects.toThrow(code('VARVE_IO'));
+    expect(await state()).toBe('rebuilding');
+    const fresh = new MemoryDevice('16MiB');
+    fails(2);
+    const before = devices[0]!.reads;
+    await pool.replaceMember(0, (await Member.read(codec, lend(half), null)).uuid, { device: lend(fresh), path: null });
+    expect(await state()).toBe('online');
+    expect(devices[0]!.failing).toBe(0);
+    // What is around it is read in small pieces, the rest is not.
+    expect(devices[0]!.reads - before).toBeLessThan(300);
+    await pool.close();
+    const again = await open([fresh, ...devices.slice(2)]);
+    const bytes = new Uint8Array(data.length);
+    await (await again.volume('v')).read(0, bytes);
+    expect(Buffer.compare(bytes, data)).toBe(0);
+    await again.close();
+  });
+});
+
 describe('a rebuild that a crash cuts off', () => {
   /** Copies what a crash would leave, at the first write of data after it was asked to. */
   class WatchedDevice extends MemoryDevice {
