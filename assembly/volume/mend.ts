@@ -33,6 +33,7 @@ import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from
 import { ENTRY_BYTES, R_INCARNATION, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
 import { COLUMN_P, MEMBER_COUNT_MAX, copiesOf, memberOf, membersMask, parityOf, tolerates } from '../stripe/geometry';
 import { columns, parityP, parityPQ, rowRestore } from '../stripe/parity';
+import { liveCount } from '../table/live';
 import {
   META, NEXT, FREE, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_HAS_FOOTER, SEG_PINS, SEG_STATE, SEG_USED, V_COLUMNS, V_DATA_SLOTS, V_DIRTY, V_FOOTER_BLOCKS,
   V_ROOTS, V_ID, V_LEVEL, V_MEMBERS, V_READABLE, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STRIP_BLOCKS, V_WRITABLE, blockOf, handleOf, markWritten, planMemberFlushes,
@@ -72,7 +73,8 @@ let members: u32 = 0;
 let strip: u32 = 0;
 let wide: u32 = 0;
 let stage: u32 = 0; // 0 begin, 1 entries planned, 2 chunk to plan, 3 chunk read, 4 chunk to mend, 5 chunk written
-let lingered: u32 = 0;
+let lingered: u32 = 0; // for the planted fault only, as is the next
+let lingerFill: u64 = 0;
 let scan: u32 = 0;
 let entries: u32 = 0; // slot entries, or for metadata the checksums of live pages
 let pages: bool = false;
@@ -105,8 +107,15 @@ function begin(ticket: u32, atVolume: u32, atIndex: u32): void {
   strip = load<u32>(volume, V_STRIP_BLOCKS);
   wide = load<u32>(volume, V_COLUMNS);
   stage = 0;
+  if (PLANTS) lingerFill = load<u64>(segmentOf(volume, index), SEG_FILL);
   again = 0;
   singlyUntil = 0;
+}
+
+/** Planted fault: a segment that nothing lives in is waited for, long enough for others to reuse it. */
+function linger(segment: u32): bool {
+  if (lingerFill != load<u64>(segment, SEG_FILL) || pages) return false;
+  return (++lingered & (liveCount(load<u32>(volume, V_ID), index) ? 15 : 2047)) != 0;
 }
 
 /** Slots up to which the segment can be looked at. */
@@ -201,7 +210,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       }
       stage = 4;
     } else if (stage == 4) {
-      if (PLANTS && planted == PLANT_HEAL_REUSED && ++lingered & 15) return PLAN; // long enough for others to reuse the segment
+      if (PLANTS && planted == PLANT_HEAL_REUSED && linger(segment)) return PLAN;
       chunkMend();
       if (writes) planWrites(ticket);
       stage = 5;

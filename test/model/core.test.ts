@@ -1,7 +1,7 @@
 // The core under the simulator, a little of it: `npm run simulate` goes on for as long as one likes.
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { makeHistory, RAID_SEEDS, readHistory, type History, type Op, type Step } from './history.ts';
+import { makeHistory, RAID_SEEDS, readHistory, SCRUB_SEEDS, type History, type Op, type Step } from './history.ts';
 import { importingMemory, Instances } from './instances.ts';
 import { runHistory, runSeed } from './world.ts';
 
@@ -60,6 +60,13 @@ describe.skipIf(!built)('the core under the simulator', () => {
 
   test(`keeps every promise in ${SEEDS} histories of storage volumes with several members`, { timeout: 240_000 }, () => {
     for (let seed = RAID_SEEDS; seed < RAID_SEEDS + SEEDS; seed++) {
+      const { failure, step: at } = runSeed(module, seed);
+      expect(failure === undefined ? '' : `seed ${seed}: step ${at}: ${failure}`).toBe('');
+    }
+  });
+
+  test(`keeps every promise in ${SEEDS} histories in which segments are filled again while they are scrubbed`, { timeout: 240_000 }, () => {
+    for (let seed = SCRUB_SEEDS; seed < SCRUB_SEEDS + SEEDS; seed++) {
       const { failure, step: at } = runSeed(module, seed);
       expect(failure === undefined ? '' : `seed ${seed}: step ${at}: ${failure}`).toBe('');
     }

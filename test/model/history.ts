@@ -64,6 +64,8 @@ export interface Raid {
 
 /** Seeds from here on make worlds of RAID volumes; those below mean what they meant before there were any. */
 export const RAID_SEEDS = 1_000_000_000;
+/** Seeds from here on are of RAID volumes whose segments are freed and filled again while scrubs look at them, which other seeds do not bring together. */
+export const SCRUB_SEEDS = 4_200_000_000;
 
 export interface Setup {
   readonly segmentBlocks: number;
@@ -228,6 +230,7 @@ export function makeHistory(seed: number): History {
   }
   if (seed < RAID_SEEDS) return { seed, setup, steps };
   const history = withMembers({ seed, setup, steps }, random);
+  if (seed >= SCRUB_SEEDS) return withScrubs(history, random);
   return seed % 8 === 5 ? withCutRebuilds(history, random) : history;
 }
 
@@ -254,6 +257,30 @@ function withCutRebuilds(history: History, random: Random): History {
     });
   }
   return { ...history, steps };
+}
+
+/** Nothing but overwrites, flushes and checkpoints, beside scrubs, on one storage volume that keeps what it is told. */
+function withScrubs(history: History, random: Random): History {
+  const raid = random.pick([
+    { level: LEVELS.raid1, members: 2, strip: 1, segmentBlocks: 8 },
+    { level: LEVELS.raid5, members: 3, strip: 1, segmentBlocks: 16 },
+    { level: LEVELS.raid6, members: 4, strip: 1, segmentBlocks: 16 },
+    { level: LEVELS.raid10, members: 4, strip: 2, segmentBlocks: 12 },
+  ] as const);
+  const steps: Step[] = [];
+  for (const given of history.steps) {
+    if (!['write', 'read', 'trim', 'flush', 'checkpoint', 'compact'].includes(given.op)) continue;
+    const beside = (op: Op, turns: number): Step => {
+      return { op, a: 0, at: 0, count: 0, flag: op === 'scrub' ? random.word() : 0, wait: false, turns, seed: random.word() };
+    };
+    steps.push({ ...given, wait: false, turns: 10 });
+    const count = steps.length;
+    if (random.chance(0.25)) steps.push(beside('flush', 10));
+    if (random.chance(0.08)) steps.push(beside('checkpoint', 10));
+    if (random.chance(0.05) || count === 10) steps.push(beside('scrub', 40));
+  }
+  const setup: Setup = { ...history.setup, trouble: 'none', assigned: 1, segments: [28, 28], raid: [raid, raid] };
+  return { seed: history.seed, setup, steps };
 }
 
 const LEVELS = { single: 0, raid0: 1, raid1: 2, raid5: 3, raid6: 4, raid10: 5 } as const;

@@ -73,6 +73,8 @@ interface MemberState {
   state: 'online' | 'out' | 'rebuilding';
   /** It does not answer. */
   gone: boolean;
+  /** It was asked for something while it was gone: it may be found faulty for that, though it is back. */
+  missed: boolean;
   /** It goes after so many commands; −1: it stays. */
   goesIn: number;
   /** Failures of its device that the catalogue knows of, or a crash made forgotten: one more, and it is about to be faulted. */
@@ -210,7 +212,17 @@ class World {
         const device = new SimulatedDevice({ sizeBytes: this.#rootBack(group) + DATA_OFFSET, random: this.#random, arena });
         this.#devices.push(device);
         if (use) device.scribble(use === 1 ? 1 : 0.3);
-        const member: MemberState = { device, state: 'online', gone: false, goesIn: -1, failures: 0, rotten: false, filling: 0, filled: 0 };
+        const member: MemberState = {
+          device,
+          state: 'online',
+          gone: false,
+          missed: false,
+          goesIn: -1,
+          failures: 0,
+          rotten: false,
+          filling: 0,
+          filled: 0,
+        };
         this.#memberOf.set(device, member);
         return member;
       });
@@ -295,6 +307,7 @@ class World {
     members.forEach((member, index) => {
       // Without a member: its absence is committed first.
       member.failures = failuresOf(member.device);
+      member.missed = false;
       if (member.gone && member.state === 'online' && raid.level > 1) member.state = 'out';
       if (member.gone) member.filled = 0; // what is written from now on it does not get
       if (member.state !== 'online')
@@ -318,7 +331,15 @@ class World {
     let lost = 0;
     (this.#groups[group] as MemberState[]).forEach((member, index) => {
       const failing = member.device.armed() || failuresOf(member.device) > member.failures;
-      if (member.state !== 'online' || member.gone || member.goesIn >= 0 || member.rotten || failing || also.includes(member))
+      if (
+        member.state !== 'online' ||
+        member.gone ||
+        member.missed ||
+        member.goesIn >= 0 ||
+        member.rotten ||
+        failing ||
+        also.includes(member)
+      )
         lost |= 1 << index;
     });
     return (this.#driver as Driver).core.volumeTolerates?.(level, members, lost) === 1;
@@ -332,6 +353,7 @@ class World {
     if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
     member.state = 'out';
     member.failures = failuresOf(member.device);
+    member.missed = false;
     this.#event('member faulted');
     if (!this.#finishing && this.#random.chance(0.05)) throw new PowerCut();
     driver.core.memberSet?.(place.id, handle % MEMBERS_MAX, MEMBER.OUT);
@@ -348,6 +370,7 @@ class World {
       member.gone = true;
       this.#event('member lost');
     }
+    if (member.gone) member.missed = true;
     return member.gone;
   }
 
@@ -895,7 +918,9 @@ class World {
 
   /** May a scrub find something that differs? Writes and flushes that a device failed, wrong bytes, and members that do not answer are all that excuses it. */
   #hurt(): boolean {
-    return this.#fired() > this.#unread() || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten);
+    return (
+      this.#fired() > this.#unread() || [...this.#memberOf.values()].some((member) => member.gone || member.goesIn >= 0 || member.rotten)
+    );
   }
 
   /** What a scrub, rebuild or check said: rows that were mended, and places where that was not possible. */
