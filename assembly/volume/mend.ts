@@ -54,6 +54,9 @@ export const SCRUB_HEAL: u32 = 0;
 export const SCRUB_REPORT: u32 = 1;
 export const SCRUB_REBUILD: u32 = 2;
 
+const UNREAD_AGAIN: u32 = 3;
+const PASSED_OVER_MAX: u32 = 16;
+
 /** Bytes of all members that are looked at in one go, about. */
 const CHUNK_BYTES: u32 = 4194304;
 
@@ -89,6 +92,7 @@ let chunk: u32 = 0;
 let chunkStripes: u32 = 0;
 let unread: u32 = 0;
 let again: u32 = 0; // how often the chunk could not be read to fill a member with
+let passedOver: u32 = 0; // chunks that could not, in this rebuild
 let singlyUntil: u32 = 0; // stripes before this one are read one by one
 
 let cancelled: bool = false;
@@ -198,15 +202,18 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
         if (!(unread & (1 << member)) && planResult(ticket, at++)) unread |= 1 << member;
       }
       planClear(ticket);
-      // A member is filled with what was read, never with what was not. A stripe that cannot be had is asked for again, and then the member is not whole.
+      // A member is filled with what was read, never with what was not. A stripe that cannot be had is asked for again, and then passed over; many are no
+      // bad places, but a device that does not answer.
       if (rebuilt && !tolerates(level, members, unread)) {
-        free(chunk);
-        chunk = 0;
-        if (healOwner == ticket) healOwnerSet(0);
         singlyUntil = nextStripe + chunkStripes;
-        if (++again > 3) return fail(ERROR_IO);
-        stage = 2;
-        continue;
+        if (++again <= UNREAD_AGAIN) {
+          free(chunk);
+          chunk = 0;
+          if (healOwner == ticket) healOwnerSet(0);
+          stage = 2;
+          continue;
+        }
+        if (++passedOver > PASSED_OVER_MAX) return fail(ERROR_IO);
       }
       stage = 4;
     } else if (stage == 4) {
@@ -419,7 +426,12 @@ function chunkMend(): void {
         healedCount(1);
       }
     }
-    store<u32>(masks + row * 8, dirty | (rebuilt & ours));
+    let fill = rebuilt & ours;
+    if (fill && !load<u32>(masks + row * 8, 4)) {
+      finding(ERROR_IO, KIND_PARITY, load<u32>(volume, V_ID), 0, rowAt(volume, stripe * strip + (row % strip)), <f64>BLOCK_BYTES);
+      fill = 0;
+    }
+    store<u32>(masks + row * 8, dirty | fill);
   }
 }
 const MEMBER_NONE: u32 = 32;
@@ -528,6 +540,7 @@ export function scrubStep(ticket: u32): u32 {
       owner = ticket;
       cancelled = false;
       findingsBegin();
+      passedOver = 0;
       scrubDone = 0;
       scrubTotal = 0;
       let from = load<f64>(ticket, T_OFFSET);

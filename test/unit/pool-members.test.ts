@@ -2,7 +2,7 @@
 //
 // The last test plants a fault, in the way in which the core's are planted: it believes the highest generation, without a look at whose history it is.
 // What it loses is the reason for the list of ancestors.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { StorageDevice } from '../../src/device/device.ts';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { SliceDevice } from '../../src/device/wrap/slice.ts';
@@ -319,58 +319,116 @@ describe('a rebuild', () => {
 });
 
 describe('a rebuild that cannot read what it needs', () => {
-  /** Reads of one block fail so many times. */
+  /** Reads of some blocks fail so many times. */
   class UnreadableDevice extends MemoryDevice {
     bad = 0;
+    badEnd = 0;
     failing = 0;
     reads = 0;
     override read(offset: number, into: Uint8Array): Promise<void> {
       this.reads++;
-      if (this.failing === 0 || offset > this.bad || offset + into.length <= this.bad) return super.read(offset, into);
+      if (this.failing === 0 || offset >= this.badEnd || offset + into.length <= this.bad) return super.read(offset, into);
       this.failing--;
       return Promise.reject(new Error('EIO: a read failed'));
     }
   }
 
+  const data = new Uint8Array(512 * BLOCK);
+  for (let at = 0; at < data.length; at++) data[at] = 1 + ((at >>> 12) % 250);
+
   it.each([
-    ['1', 2],
-    ['5', 4],
-    ['6', 4],
-    ['10', 4],
-  ] as const)('RAID %s over %i: asks again, and says that a member is whole only when it is', async (level, count) => {
-    const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
-    const pool = await StoragePool.create(devices.map(lend), { raid: level });
+    ['1', 2, 'once'],
+    ['5', 4, 'once'],
+    ['6', 4, 'once'],
+    ['10', 4, 'once'],
+    ['1', 2, 'for good'],
+    ['5', 4, 'for good'],
+    ['6', 4, 'for good'],
+    ['10', 4, 'for good'],
+    ['1', 2, 'everywhere'],
+    ['5', 4, 'everywhere'],
+    ['6', 4, 'everywhere'],
+    ['10', 4, 'everywhere'],
+  ] as const)(
+    'RAID %s over %i, %s: asks again, passes over single places, and says that a member is whole only when it is',
+    async (level, count, how) => {
+      const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
+      const pool = await StoragePool.create(devices.map(lend), { raid: level });
+      const volume = await pool.createVolume('v', { size: '4MiB' });
+      await volume.write(0, data);
+      await volume.flush();
+      const codec = await FormatCodec.create();
+      const { label } = await Member.read(codec, lend(devices[0]!), null);
+      const replaced = (await Member.read(codec, lend(devices[1]!), null)).uuid;
+      const fresh = new MemoryDevice('16MiB');
+      // RAID 6 can do without one more.
+      const bad = level === '6' ? devices.toSpliced(1, 1) : [devices[0]!];
+      for (const device of bad) {
+        device.bad = label.dataOffset + 10 * BLOCK;
+        device.badEnd = how === 'everywhere' ? device.sizeBytes / 2 : device.bad + BLOCK;
+        device.failing = how === 'once' ? 2 : 2 ** 30;
+      }
+      const before = devices[0]!.reads;
+      const replacing = pool.replaceMember(0, replaced, { device: lend(fresh), path: null });
+      const state = async (): Promise<string | undefined> => (await pool.status()).storageVolumes[0]?.devices[1]?.state;
+      if (how === 'everywhere') {
+        await expect(replacing).rejects.toThrow(code('VARVE_IO'));
+        expect(await state()).toBe('rebuilding');
+      } else {
+        await replacing;
+        expect(await state()).toBe('online');
+        // What is around it is read in small pieces, the rest is not.
+        expect(devices[0]!.reads - before).toBeLessThan(300);
+      }
+      expect(pool.notes.some((note) => note.includes('could not be rebuilt'))).toBe(how === 'for good');
+      for (const device of devices) device.failing = 0;
+      if (how === 'for good') {
+        // Whole again as soon as it can be read again.
+        const healed = await pool.scrub();
+        expect(healed.problems).toEqual([]);
+      }
+      await pool.close();
+      if (how === 'everywhere') {
+        const again = await open([devices[0]!, fresh, ...devices.slice(2)]);
+        await again.volume('v');
+        await vi.waitFor(async () => expect((await again.status()).storageVolumes[0]?.devices[1]?.state).toBe('online'));
+        await again.close();
+      }
+      const left = await open([fresh, ...devices.slice(2)]);
+      const bytes = new Uint8Array(data.length);
+      await (await left.volume('v')).read(0, bytes);
+      expect(Buffer.compare(bytes, data)).toBe(0);
+      await left.close();
+    },
+  );
+
+  it('loses no more than that place when the others go', async () => {
+    const devices = Array.from({ length: 2 }, () => new UnreadableDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: '1' });
     const volume = await pool.createVolume('v', { size: '4MiB' });
-    const data = new Uint8Array(512 * BLOCK);
-    for (let at = 0; at < data.length; at++) data[at] = 1 + ((at >>> 12) % 250);
     await volume.write(0, data);
     await volume.flush();
     const codec = await FormatCodec.create();
-    const labels = await Promise.all(devices.map(async (device) => (await Member.read(codec, lend(device), null)).label));
-    const state = async (): Promise<string | undefined> => (await pool.status()).storageVolumes[0]?.devices[1]?.state;
-    const fails = (times: number): void => {
-      // RAID 6 can do without one more.
-      for (const device of level === '6' ? devices.toSpliced(1, 1) : [devices[0]!])
-        Object.assign(device, { bad: labels[0]!.dataOffset + 10 * BLOCK, failing: times });
-    };
-    const half = new MemoryDevice('16MiB');
-    fails(2 ** 30);
-    await expect(pool.replaceMember(0, labels[1]!.device, { device: lend(half), path: null })).rejects.toThrow(code('VARVE_IO'));
-    expect(await state()).toBe('rebuilding');
+    const { label } = await Member.read(codec, lend(devices[1]!), null);
     const fresh = new MemoryDevice('16MiB');
-    fails(2);
-    const before = devices[0]!.reads;
-    await pool.replaceMember(0, (await Member.read(codec, lend(half), null)).uuid, { device: lend(fresh), path: null });
-    expect(await state()).toBe('online');
-    expect(devices[0]!.failing).toBe(0);
-    // What is around it is read in small pieces, the rest is not.
-    expect(devices[0]!.reads - before).toBeLessThan(300);
+    Object.assign(devices[0]!, { bad: label.dataOffset + 10 * BLOCK, badEnd: label.dataOffset + 11 * BLOCK, failing: 2 ** 30 });
+    await pool.replaceMember(0, label.device, { device: lend(fresh), path: null });
     await pool.close();
-    const again = await open([fresh, ...devices.slice(2)]);
-    const bytes = new Uint8Array(data.length);
-    await (await again.volume('v')).read(0, bytes);
-    expect(Buffer.compare(bytes, data)).toBe(0);
-    await again.close();
+    const left = await open([fresh]);
+    const alone = await left.volume('v');
+    let lost = 0;
+    for (let at = 0; at < 512; at++) {
+      const bytes = new Uint8Array(BLOCK);
+      try {
+        await alone.read(at * BLOCK, bytes);
+        expect(bytes[0]).toBe(data[at * BLOCK]);
+      } catch (error) {
+        expect(error).toEqual(code('VARVE_CORRUPT'));
+        lost++;
+      }
+    }
+    expect(lost).toBe(1);
+    await left.close();
   });
 });
 
