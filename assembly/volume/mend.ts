@@ -81,6 +81,7 @@ let lingerFill: u64 = 0;
 let scan: u32 = 0;
 let entries: u32 = 0; // slot entries, or for metadata the checksums of live pages
 let pages: bool = false;
+let unknown: bool = false; // what belongs there: the headers could not be read
 let used: u32 = 0;
 let nextStripe: u32 = 0; // of the volume
 let endStripe: u32 = 0;
@@ -92,7 +93,7 @@ let chunk: u32 = 0;
 let chunkStripes: u32 = 0;
 let unread: u32 = 0;
 let again: u32 = 0; // how often the chunk could not be read to fill a member with
-let passedOver: u32 = 0; // chunks that could not, in this rebuild
+let passedOver: u32 = 0; // chunks that could not, in this part of a rebuild
 let singlyUntil: u32 = 0; // stripes before this one are read one by one
 
 let cancelled: bool = false;
@@ -144,6 +145,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       endSlot = slotsEnd(segment);
       endStripe = first + (endSlot + perStripe - 1) / perStripe;
       used = load<u16>(segment, SEG_USED);
+      unknown = false;
       pages = load<u8>(segment, SEG_STATE) == <u8>META;
       let buffer = load<u32>(segment, SEG_BUFFER);
       if (pages) livePages();
@@ -162,9 +164,12 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       let taken = scanTake(volume, index, scan, planResult(ticket, 0));
       scan = 0;
       if (taken == SCAN_FAILED) {
-        if (rebuilt) return fail(ERROR_IO);
-        finding(ERROR_IO, KIND_HEADER, load<u32>(volume, V_ID), blockOf(volume, index, 0), 0, 0);
-        return DONE;
+        if (!rebuilt) {
+          finding(ERROR_IO, KIND_HEADER, load<u32>(volume, V_ID), blockOf(volume, index, 0), 0, 0);
+          return DONE;
+        }
+        unknown = true; // it is filled with what the others have, right or not: whoever reads it knows
+        taken = allocate(8);
       }
       entries = taken;
       stage = taken ? 2 : 0;
@@ -249,7 +254,7 @@ function rowAddress(row: u32): u32 { return chunk + (row << BLOCK_SHIFT); }
 /** The stripe in which the footer begins; beyond the end when there is none to be looked at. */
 function footerStripe(): u32 {
   // As it was when the segment was begun: one that was sealed since is not looked at.
-  if (pages || endSlot < load<u32>(volume, V_SEGMENT_BLOCKS) || !(load<u8>(segmentOf(volume, index), SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return 0xffffffff;
+  if (pages || unknown || endSlot < load<u32>(volume, V_SEGMENT_BLOCKS) || !(load<u8>(segmentOf(volume, index), SEG_FLAGS) & <u8>SEG_HAS_FOOTER)) return 0xffffffff;
   return blockOf(volume, index, load<u32>(volume, V_DATA_SLOTS)) / (wide * strip);
 }
 
@@ -274,6 +279,7 @@ function livePages(): void {
 
 /** Whether anything stands on a stripe: a live page, a slot in use, the footer. */
 function stripeCounts(stripe: u32): bool {
+  if (unknown) return true;
   let slot = stripe * wide * strip - blockOf(volume, index, 0);
   if (!pages) return slot < used || stripe >= footerStripe();
   for (let i: u32 = 0; i < wide * strip; i++) if (load<u64>(entries + (slot + i) * 8)) return true;
@@ -293,6 +299,7 @@ let expectedEntry: u32 = 0;
 function expect(slot: u32): u32 {
   expectedSlot = slot;
   expectedKind = KIND_DATA;
+  if (unknown) return ANYTHING;
   if (pages) {
     expectedKind = KIND_PAGE;
     expectedEntry = entries + slot * 8;

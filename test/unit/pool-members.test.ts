@@ -324,9 +324,12 @@ describe('a rebuild that cannot read what it needs', () => {
     bad = 0;
     badEnd = 0;
     failing = 0;
+    badPlaces = new Set<number>();
     reads = 0;
     override read(offset: number, into: Uint8Array): Promise<void> {
       this.reads++;
+      for (const place of this.badPlaces)
+        if (offset <= place && place < offset + into.length) return Promise.reject(new Error('EIO: a read failed'));
       if (this.failing === 0 || offset >= this.badEnd || offset + into.length <= this.bad) return super.read(offset, into);
       this.failing--;
       return Promise.reject(new Error('EIO: a read failed'));
@@ -401,6 +404,42 @@ describe('a rebuild that cannot read what it needs', () => {
       await left.close();
     },
   );
+
+  it.each([
+    ['1', 2],
+    ['5', 3],
+    ['10', 4],
+  ] as const)('RAID %s over %i: fills a segment of which it cannot read what is in it with what there is', async (level, count) => {
+    const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: level });
+    const volume = await pool.createVolume('v', { size: '4MiB' });
+    await volume.write(0, data);
+    await volume.flush();
+    const codec = await FormatCodec.create();
+    const { label } = await Member.read(codec, lend(devices[0]!), null);
+    const replaced = (await Member.read(codec, lend(devices[1]!), null)).uuid;
+    const rows = label.segmentBlocks / dataColumns(level, count);
+    // One place among the data of a segment, and one in its footer: neither headers nor footer can be had in one piece.
+    const places = [10, rows - 1].map((row) => label.dataOffset + row * BLOCK);
+    devices[0]!.badPlaces = new Set(places);
+    const fresh = new MemoryDevice('16MiB');
+    await pool.replaceMember(0, replaced, { device: lend(fresh), path: null });
+    expect(pool.notes.some((note) => note.includes('could not be rebuilt'))).toBe(true);
+    await pool.close();
+    devices[0]!.badPlaces = new Set();
+    const left = await open([fresh, ...devices.slice(2)]);
+    const alone = await left.volume('v');
+    let lost = 0;
+    for (let at = 0; at < 512; at++) {
+      const bytes = new Uint8Array(BLOCK);
+      await alone.read(at * BLOCK, bytes).then(
+        () => expect(bytes[0]).toBe(data[at * BLOCK]),
+        () => lost++,
+      );
+    }
+    expect(lost).toBeLessThanOrEqual(places.length * label.stripBlocks * dataColumns(level, count)); // as many stripes
+    await left.close();
+  });
 
   it('loses no more than that place when the others go', async () => {
     const devices = Array.from({ length: 2 }, () => new UnreadableDevice('16MiB'));
