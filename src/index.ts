@@ -35,7 +35,7 @@ export type { LogProblem, LogRange, SnapshotMember, SnapshotState, SourceState }
 export { SnapshotView } from './volume/snapshot.ts';
 export { DEFAULT_SOURCE, VolumeSource, type CallOptions, type VolumeWriteOptions } from './volume/source.ts';
 export { VirtualVolume, type SnapshotInfo, type SnapshotOptions, type SourceInfo, type VolumeFigures } from './volume/volume.ts';
-export { StoragePool, type CreateVolumeOptions } from './pool/pool.ts';
+export { StoragePool, type CreateVolumeOptions, type ReplaceResult } from './pool/pool.ts';
 export type { CreatePoolOptions, PoolOptions } from './pool/assemble.ts';
 export type {
   CheckOptions,

@@ -18,7 +18,7 @@ export type { DiffRun } from './volume/diff.ts';
 export { SnapshotView } from './volume/snapshot.ts';
 export { DEFAULT_SOURCE, VolumeSource, type CallOptions, type VolumeWriteOptions } from './volume/source.ts';
 export { VirtualVolume, type SnapshotInfo, type SnapshotOptions, type SourceInfo, type VolumeFigures } from './volume/volume.ts';
-export type { CreateVolumeOptions } from './pool/pool.ts';
+export type { CreateVolumeOptions, ReplaceResult } from './pool/pool.ts';
 export type { PoolOptions } from './pool/assemble.ts';
 export type {
   CheckOptions,

@@ -1,5 +1,5 @@
 import type { DirectoryPool } from '../pool/directory.ts';
-import { shown } from './output.ts';
+import { formatSize, shown } from './output.ts';
 import { UsageError } from './parse.ts';
 import { withPool, type Verb } from './verb.ts';
 
@@ -23,11 +23,15 @@ export const replace: Verb = {
     if (volume === undefined || old === undefined) throw new UsageError('--volume and --device are missing: say which member goes');
     const path = args.count > 1 ? args.at(1) : undefined;
     const onProgress = (done: number, total: number): void => output.progress('rebuilding', done, total);
-    await withPool(args.at(0), args.without('device'), 'write', (pool) =>
+    const { unfilledBytes } = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
       (pool as DirectoryPool).replaceDevice(volume, old, path, { force: args.has('force'), onProgress }),
     );
-    await output.result({ volume, old, new: path ?? null }, [
-      `storage volume ${volume}: ${shown(path ?? 'a new file')} is in the place of ${shown(old)}, and whole`,
+    const placed = `storage volume ${volume}: ${shown(path ?? 'a new file')} is in the place of ${shown(old)}`;
+    await output.result({ volume, old, new: path ?? null, unfilledBytes }, [
+      unfilledBytes === 0
+        ? `${placed}, and whole`
+        : `${placed}, but for ${formatSize(unfilledBytes)}: what they are made of cannot be read now; \`varve scrub\` fills them when it can be`,
     ]);
+    return unfilledBytes === 0 ? 0 : 1;
   },
 };

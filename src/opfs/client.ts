@@ -343,7 +343,9 @@ calls fail until flush, snapshot or close has said so`;
 
   /** Everything acknowledged so far is in it, and it is durable when this resolves. @throws VarveError VARVE_EXISTS, VARVE_LIMIT, VARVE_FENCED as `flush` */
   async snapshot(name: string, options?: CallOptions): Promise<void> {
+    const covers = this.#acknowledged;
     await this.#telling(this.#change('volume.snapshot', { snapshot: name }, options, false));
+    this.#flushed = Math.max(this.#flushed, covers);
   }
 
   /** Oldest first. */

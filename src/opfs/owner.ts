@@ -202,11 +202,14 @@ class Owner {
     this.#state = 'waiting';
     this.#candidacy = new AbortController();
     const { signal } = this.#candidacy;
-    this.#campaigning = this.#campaign(signal).catch((error: unknown) => {
+    // One that was given up may still be letting go of what it had.
+    const before = this.#campaigning;
+    const campaign = this.#campaign(signal).catch((error: unknown) => {
       if (signal.aborted) return;
       this.#state = 'idle';
       this.#announce({ failed: encodeError(error), worker: this.#worker });
     });
+    this.#campaigning = Promise.all([before, campaign]).then(() => undefined);
   }
 
   async #campaign(signal: AbortSignal): Promise<void> {

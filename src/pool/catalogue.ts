@@ -25,11 +25,13 @@ export interface MemberRecord {
   readonly path: string | null;
   /** Left out: online. */
   readonly state?: MemberRecordState;
-  /**
-   * Of one that is not online: the first generation that says so. Of one that is online: the first generation that it may not carry, because it was not
-   * there; nothing that it holds can have changed without it. A catalogue on it that is as new, and no ancestor, is of another history.
-   */
+  /** Of one that is not online: the first generation that says so. A catalogue on it that is as new is of another history. */
   readonly since?: number;
+  /**
+   * Of one that is online, and was not there when a catalogue was committed (nothing that it holds can have changed without it): nonces of the catalogues one
+   * of which it has, however many have been committed since.
+   */
+  readonly carries?: readonly string[];
   /** Of one that is being rebuilt: the place up to which it is filled (Log.rebuild); left out: 0. */
   readonly filled?: number;
 }
@@ -93,6 +95,8 @@ export const STORAGE_VOLUME_ID_MAX = 0xfff0;
 export const VOLUME_NUMBER_MAX = 0xffff;
 /** A member that was away for more commits than this is taken for a stranger; 64 × 34 bytes are 2 KiB of the 64 KiB slot. */
 export const ANCESTORS_MAX = 64;
+/** One that is away may have the last catalogue before that, or one of two that a failed commit and its taking back were to replace. */
+export const CARRIES_MAX = 3;
 /** A member that left is remembered until its file is deleted, normally by the next commit. */
 const RETIRED_MAX = 1024;
 const PATH_LENGTH_MAX = 4096;
@@ -232,12 +236,12 @@ function member(value: unknown, where: string): MemberRecord {
   }
   const state = record['state'];
   const known = { uuid: uuid(record['uuid'], `${where}.uuid`), path };
-  const online = state === undefined || state === 'online';
-  if (online && record['since'] === undefined) return known;
-  if (!online && !MEMBER_STATES.includes(state as MemberRecordState))
-    throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
+  if (state === undefined || state === 'online') {
+    if (record['carries'] === undefined) return known;
+    return { ...known, carries: list(record['carries'], `${where}.carries`, CARRIES_MAX, uuid) };
+  }
+  if (!MEMBER_STATES.includes(state as MemberRecordState)) throw corrupt(`${where}.state`, `is none of ${MEMBER_STATES.join(', ')}`);
   const since = integer(record['since'], `${where}.since`, 1, Number.MAX_SAFE_INTEGER);
-  if (online) return { ...known, since };
   if (state !== 'rebuilding' || record['filled'] === undefined) return { ...known, state: state as MemberRecordState, since };
   return { ...known, state, since, filled: integer(record['filled'], `${where}.filled`, 0, 2 ** 33) };
 }
@@ -316,15 +320,17 @@ export function chooseCatalogue(members: readonly (readonly FrameSeen[])[], uuid
   if (frame === null) throw new VarveError('VARVE_CORRUPT', 'opening the pool', { detail: 'none of its devices has a whole catalogue' });
   const catalogue = decodeCatalogue(frame.payload);
   const line = new Set([frame.nonce, frame.previous, ...catalogue.ancestors]);
-  const since = new Map(
-    catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device.since ?? 0] as const)),
-  );
+  const records = new Map(catalogue.storageVolumes.flatMap((volume) => volume.devices.map((device) => [device.uuid, device] as const)));
   const oldestKnown = frame.generation - 1 - catalogue.ancestors.length;
   for (const [index, one] of newest.entries()) {
     if (one === null || line.has(one.nonce)) continue;
-    // Away for longer than the list of ancestors goes back: it was never used alone if it has nothing as new as the catalogue that dropped it.
     const uuid = uuids[index];
-    if (uuid !== undefined && one.generation < (since.get(uuid) ?? oldestKnown)) continue;
+    const record = uuid === undefined ? undefined : records.get(uuid);
+    // Away for longer than the list of ancestors goes back. What is online is believed, so it must have the very catalogue; of what is rebuilt, or not in use, it is
+    // enough that it has nothing as new as the catalogue that dropped it.
+    if (record !== undefined && record.state === undefined) {
+      if (record.carries?.includes(one.nonce) === true) continue;
+    } else if (uuid !== undefined && one.generation < Math.min(record?.since ?? oldestKnown, oldestKnown)) continue;
     const detail = `two of its devices carry catalogues of different histories (generations ${frame.generation} and ${one.generation}): each was used without the other`;
     throw new VarveError('VARVE_FENCED', 'opening the pool', { detail });
   }

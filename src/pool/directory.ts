@@ -38,7 +38,7 @@ import { PoolLock } from './lock.ts';
 import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
-import { StoragePool } from './pool.ts';
+import { StoragePool, type ReplaceResult } from './pool.ts';
 import type { RaidLevel } from './raid.ts';
 import { foreignSignature, UNKNOWN_DATA, UNKNOWN_DATA_AT_END, VARVE_SIGNATURE } from './signature.ts';
 
@@ -177,13 +177,14 @@ export class DirectoryPool extends StoragePool {
   /**
    * Puts a file or block device in the place of a member and fills it. The same path: what is there is made anew. No path: a file in the pool's
    * directory.
+   * @returns what could not be filled
    */
   async replaceDevice(
     volumeId: number,
     member: string,
     path: string | undefined,
     options: { readonly force?: boolean | undefined; readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
-  ): Promise<void> {
+  ): Promise<ReplaceResult> {
     const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
     const doing = 'replacing a member';
     if (path === undefined) {
@@ -206,7 +207,7 @@ export class DirectoryPool extends StoragePool {
       own = async (device, signature) =>
         isOpen || signature === UNKNOWN_DATA || signature === UNKNOWN_DATA_AT_END || this.carries(device, uuid);
     }
-    await this.#withDevices([path], options, doing, ([device]) => this.replaceMember(volumeId, named, device!, options), own);
+    return this.#withDevices([path], options, doing, ([device]) => this.replaceMember(volumeId, named, device!, options), own);
   }
 
   /** Opens devices that are to join the pool; they are closed again when they do not. */

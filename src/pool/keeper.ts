@@ -7,6 +7,7 @@ import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { LogVolume } from '../volume/log.ts';
 import {
+  CARRIES_MAX,
   checkCatalogue,
   encodeCatalogue,
   nextAncestors,
@@ -80,8 +81,8 @@ export class Keeper {
   #generation: number;
   #nonce: string;
   #previous: string;
-  /** Online members that were not there when catalogues were committed, and have not taken one since. */
-  readonly #returning = new Set<string>();
+  /** Online members that were not there when catalogues were committed, and have not taken one since: the nonce of the one that they have. */
+  readonly #returning = new Map<string, string>();
   /** Why nothing can be committed any more. */
   #stuck: Error | undefined;
 
@@ -98,8 +99,12 @@ export class Keeper {
     this.#nonce = parts.nonce;
     this.#previous = parts.previous;
     for (const { devices } of parts.catalogue.storageVolumes) {
-      for (const { uuid, state, since } of devices)
-        if (state === undefined && since !== undefined && this.members.has(uuid)) this.#returning.add(uuid);
+      for (const { uuid, carries } of devices) {
+        const member = this.members.get(uuid);
+        if (carries === undefined || member === undefined) continue;
+        const newest = member.frames().reduce((best, frame) => (frame.generation > best.generation ? frame : best));
+        this.#returning.set(uuid, newest.nonce);
+      }
     }
     this.notes = [...parts.notes];
     this.#orphans = parts.orphans;
@@ -511,7 +516,7 @@ export class Keeper {
     const nonce = randomUuid();
     const previous = this.#generation === 0 ? ZERO_UUID : this.#nonce;
     const nextVolumeId = Math.max(content.nextVolumeId, ...content.storageVolumes.map((volume) => volume.id + 1));
-    const attended = (device: MemberRecord): MemberRecord => this.#attended(device, generation, made);
+    const attended = (device: MemberRecord): MemberRecord => this.#attended(device, nonce, made);
     const storageVolumes = content.storageVolumes.map((volume) => ({ ...volume, devices: volume.devices.map(attended) }));
     const ancestors = nextAncestors({ previous: this.#previous }, this.#catalogue);
     const catalogue = checkCatalogue({ ...content, nextVolumeId, storageVolumes, ancestors });
@@ -530,14 +535,16 @@ export class Keeper {
   }
 
   /**
-   * The record of an online member as this generation has it. One that is not there may carry none from the first such generation on. When it is there
-   * again, the first commit may reach it or not: only the next, which finds that one on it, may forget.
+   * The record of an online member in the catalogue with this nonce. When one is there again, the first commit may reach it or not: only the next, which finds
+   * that one on it, may forget.
    */
-  #attended(device: MemberRecord, generation: number, made: readonly Member[]): MemberRecord {
-    const { uuid, path, state, since } = device;
+  #attended(device: MemberRecord, nonce: string, made: readonly Member[]): MemberRecord {
+    const { uuid, path, state, carries } = device;
     if (state !== undefined) return device;
-    if (!this.members.has(uuid) && !made.some((member) => member.uuid === uuid)) return { uuid, path, since: since ?? generation };
-    return this.#returning.has(uuid) ? { uuid, path, since: generation + 1 } : { uuid, path };
+    if (!this.members.has(uuid) && !made.some((member) => member.uuid === uuid))
+      return { uuid, path, carries: carries ?? [this.#nonce, this.#previous, ...this.#catalogue.ancestors].slice(0, CARRIES_MAX) };
+    const has = this.#returning.get(uuid);
+    return has === undefined ? { uuid, path } : { uuid, path, carries: [has, nonce] };
   }
 
   #adopt(next: NextCatalogue, made: readonly Member[]): void {
@@ -757,8 +764,7 @@ export function withStates(catalogue: Catalogue, uuids: ReadonlySet<string>, sta
         const { uuid, path } = device;
         if (!uuids.has(uuid)) return device;
         if (state === 'online') return { uuid, path };
-        // It may have been away for longer than anybody could say so.
-        return { uuid, path, state, since: (device.state === undefined ? device.since : undefined) ?? since };
+        return { uuid, path, state, since };
       }),
     })),
   };

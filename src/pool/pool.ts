@@ -72,6 +72,13 @@ interface OpenLog {
   backgroundError: Error | undefined;
   /** Members are being filled. */
   rebuilding: Promise<void> | undefined;
+  /** Bytes of members that could not be filled, since it was opened. */
+  unfilledBytes: number;
+}
+
+export interface ReplaceResult {
+  /** Bytes of the new device that could not be filled: what they are made of cannot be read now. `scrub` fills them when it can be. */
+  readonly unfilledBytes: number;
 }
 
 const BLOCK_BYTES = 4096;
@@ -437,6 +444,7 @@ export class StoragePool extends EventTarget {
       waiters: [],
       backgroundError: undefined,
       rebuilding: undefined,
+      unfilledBytes: 0,
     };
     this.#logs.set(uuid, open);
     open.opening = start({
@@ -524,8 +532,12 @@ export class StoragePool extends EventTarget {
         const segmentBytes = this.#keeper.logVolume(volume, []).segmentBlocks * BLOCK_BYTES;
         const segments = Math.max(1, Math.ceil((this.#options.rebuildPartBytes ?? REBUILD_PART_BYTES) / segmentBytes));
         const { problems, next } = await log.rebuild(volume.id, { signal: this.#stop.signal, onProgress, from, segments });
-        for (const problem of problems)
-          this.#keeper.note(`storage volume ${volume.id}, block ${problem.block}: could not be rebuilt (${problem.structure})`);
+        for (const { structure, block, offset, bytes } of problems) {
+          const unfilled = structure === 'row';
+          if (unfilled) open.unfilledBytes += bytes;
+          const where = unfilled ? `${bytes} bytes at ${offset} of each member` : `block ${block}`;
+          this.#keeper.note(`storage volume ${volume.id}, ${where}: could not be rebuilt (${structure})`);
+        }
         await this.#keeper.exclusive(() =>
           next === undefined ? this.#online(volume.id, members) : this.#keeper.setFilled(volume.id, members, next),
         );
@@ -590,7 +602,8 @@ export class StoragePool extends EventTarget {
   }
 
   /**
-   * Puts a device in the place of a member, failed or living, and fills it. Resolves when it is whole, so that the pool bears as much as before.
+   * Puts a device in the place of a member, failed or living, and fills it. Resolves when it is whole, so that the pool bears as much as before, but for single
+   * places that could not be read.
    *
    * @param member path or uuid of the member that goes
    * @throws VarveError `VARVE_NOT_FOUND`, `VARVE_LIMIT` when the device is too small, `VARVE_UNSUPPORTED` when the level cannot do without the member
@@ -600,7 +613,7 @@ export class StoragePool extends EventTarget {
     member: string,
     device: FoundDevice,
     options: { readonly onProgress?: ((done: number, total: number) => void) | undefined } = {},
-  ): Promise<void> {
+  ): Promise<ReplaceResult> {
     const doing = `replacing a member of storage volume ${volumeId}`;
     this.#checkWritable(doing);
     await this.#openLogs();
@@ -615,13 +628,14 @@ export class StoragePool extends EventTarget {
       await this.#keeper.removeRetired(old);
       return uuid;
     });
-    await this.#refill(volumeId, options.onProgress);
+    const unfilledBytes = await this.#refill(volumeId, options.onProgress);
     if (this.#keeper.storageVolume(volumeId).devices.some(({ uuid, state }) => uuid === placed && state !== undefined))
       throw new VarveError('VARVE_IO', doing, { detail: 'the new device failed, and is out' });
+    return { unfilledBytes };
   }
 
   /** Fills what is to be filled of a storage volume; one that no log uses has nothing to be filled with. */
-  async #refill(volumeId: number, onProgress?: (done: number, total: number) => void): Promise<void> {
+  async #refill(volumeId: number, onProgress?: (done: number, total: number) => void): Promise<number> {
     const log = this.#logOf(volumeId);
     const open = [...this.#logs.values()].find((one) => one.log === log && log !== undefined);
     if (open === undefined) {
@@ -631,14 +645,16 @@ export class StoragePool extends EventTarget {
         .devices.filter(isRebuilding)
         .map((device) => device.uuid);
       if (!owned) await this.#keeper.exclusive(() => this.#online(volumeId, new Set(rebuilding)));
-      return;
+      return 0;
     }
+    const before = open.unfilledBytes;
     this.#rebuild(open, onProgress);
     await open.rebuilding;
     if (this.#keeper.storageVolume(volumeId).devices.some(isRebuilding))
       throw new VarveError('VARVE_IO', `rebuilding storage volume ${volumeId}`, {
         detail: this.#keeper.notes.at(-1) ?? 'it did not come to an end',
       });
+    return open.unfilledBytes - before;
   }
 
   /** Takes a member out, so that its device can be used anew: it is neither written nor read from now on. Resolves when its device is closed. */

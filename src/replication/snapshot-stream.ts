@@ -1,7 +1,7 @@
 // A snapshot's state as a stream, and back into a volume of any pool: the archive of pool/archive.ts with one image in it.
 
 import type { StorageDevice } from '../device/device.ts';
-import { VarveError } from '../errors.ts';
+import { messageOf, VarveError } from '../errors.ts';
 import { checkName } from '../names.ts';
 import { archiveStream, readArchive } from '../pool/archive.ts';
 
@@ -49,7 +49,7 @@ export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume:
       }
       const told = name ?? about['snapshot'];
       if (typeof told !== 'string') throw new VarveError('VARVE_CORRUPT', doing, { detail: 'the archive names no snapshot' });
-      snapshot = checkName(told, 'snapshot');
+      snapshot = name === undefined ? nameIn(told) : checkName(name, 'snapshot');
       if ((await volume.snapshots()).some((other) => other.name === snapshot))
         throw new VarveError('VARVE_EXISTS', doing, { detail: `there is a snapshot '${snapshot}' already` });
       sizeBytes = image.sizeBytes;
@@ -74,6 +74,15 @@ export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume:
   if (volume.sizeBytes !== sizeBytes) await volume.resize(sizeBytes);
   await volume.snapshot(snapshot);
   return snapshot;
+}
+
+/** @throws VarveError VARVE_CORRUPT: nobody who calls chose it */
+function nameIn(told: string): string {
+  try {
+    return checkName(told, 'snapshot');
+  } catch (cause) {
+    throw new VarveError('VARVE_CORRUPT', 'importing a snapshot', { detail: messageOf(cause), cause });
+  }
 }
 
 interface Run {

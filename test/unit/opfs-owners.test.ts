@@ -110,6 +110,16 @@ describe('an owner that goes away with changes that it acknowledged', () => {
     await volume.snapshot('s');
   });
 
+  it('those that a snapshot made durable are not among them', async () => {
+    await volume.write(0, block(1));
+    await volume.snapshot('s');
+    await (await second.volume('v')).write(4096, block(2)); // somebody else's
+    await handOver();
+    await lose();
+    expect(await byte(volume, 0)).toBe(1);
+    await volume.flush();
+  });
+
   it('a write with fua that went in parts to both owners fails', async () => {
     // The hand-over begins when the first part is taken, before the second is sent.
     const post = BroadcastChannel.prototype.postMessage;
@@ -158,6 +168,8 @@ describe('an owner that gives up', () => {
     origin.openMilliseconds = 200;
     first.worker.post({ varve: 'stand', path });
     await sleep(50);
+    first.worker.post({ varve: 'release', path });
+    first.worker.post({ varve: 'stand', path });
     const { port1, port2 } = new MessageChannel();
     const told = new Promise((resolve) => (port1.onmessage = resolve));
     first.worker.post({ varve: 'release', path, done: port2 });

@@ -160,6 +160,54 @@ describe('a pool of several members', () => {
     expect(await read([v, before.w, free])).toEqual({ new: 1, old: 1 });
   });
 
+  it.each(['the first commit after they were back', 'the last before they went'])(
+    'single devices that %s did not reach, used alone, are of another history, however long ago',
+    async (which) => {
+      for (const later of [0, ANCESTORS_MAX]) {
+        const { v, w, free } = await alone();
+        const more = new MemoryDevice('16MiB');
+        const add = await open([v, w, free]);
+        await add.addStorageVolume([{ device: lend(more), path: null }]);
+        await add.close();
+        let [here, away]: (readonly MemoryDevice[])[] = [
+          [v, free],
+          [w, more],
+        ];
+        if (which === 'the first commit after they were back') await commits(here!, 4);
+        const cutOff = away!.map(copyOf);
+        const pool = await open([...here!, ...away!]);
+        if (which !== 'the first commit after they were back') await pool.createVolume('t', { size: '1MiB' });
+        [here, away] = [here!.map(copyOf), cutOff];
+        await pool.close();
+        if (which !== 'the first commit after they were back') {
+          const first = await open(here);
+          await first.deleteVolume('t');
+          await first.close();
+        }
+        if (later > 0) await commits(here, later);
+        const second = await open(away);
+        await (await second.createVolume('precious', { size: '1MiB' })).flush();
+        await second.close();
+        await expect(open([...here, ...away])).rejects.toEqual(code('VARVE_FENCED'));
+      }
+    },
+  );
+
+  it('a mirror that the commit of its return did not reach, used alone, is of another history', async () => {
+    const devices = await make('1', 2);
+    await write([devices[0]!], 2);
+    const cutOff = copyOf(devices[1]!);
+    const pool = await open(devices);
+    const here = copyOf(devices[0]!);
+    await pool.close();
+    await write([cutOff], 3);
+    await expect(open([here, cutOff])).rejects.toEqual(code('VARVE_FENCED'));
+    expect([await read([here]), await read([cutOff])]).toEqual([
+      { new: 2, old: 1 },
+      { new: 3, old: 1 },
+    ]);
+  });
+
   it('two histories are refused, whichever is the longer one', async () => {
     for (const longer of [0, 1]) {
       const devices = await make('1', 2);
@@ -378,7 +426,7 @@ describe('a rebuild that cannot read what it needs', () => {
         await expect(replacing).rejects.toThrow(code('VARVE_IO'));
         expect(await state()).toBe('rebuilding');
       } else {
-        await replacing;
+        expect((await replacing).unfilledBytes > 0).toBe(how === 'for good');
         expect(await state()).toBe('online');
         // What is around it is read in small pieces, the rest is not.
         expect(devices[0]!.reads - before).toBeLessThan(300);
@@ -451,7 +499,7 @@ describe('a rebuild that cannot read what it needs', () => {
     const { label } = await Member.read(codec, lend(devices[1]!), null);
     const fresh = new MemoryDevice('16MiB');
     Object.assign(devices[0]!, { bad: label.dataOffset + 10 * BLOCK, badEnd: label.dataOffset + 11 * BLOCK, failing: 2 ** 30 });
-    await pool.replaceMember(0, label.device, { device: lend(fresh), path: null });
+    expect(await pool.replaceMember(0, label.device, { device: lend(fresh), path: null })).toEqual({ unfilledBytes: BLOCK });
     await pool.close();
     const left = await open([fresh]);
     const alone = await left.volume('v');
