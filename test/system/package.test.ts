@@ -23,11 +23,11 @@ const KIB = 1024;
  * What somebody pays for an entry with everything in it, minified and gzipped. The bar for `varve/opfs` is 60 KiB: these keep what was reached
  * (docs/DESIGN.md, known shortfalls).
  */
-const ENTRY_GZIP_MAX = 83.25 * KIB; // the core with RAID is 42.9 of it
+const ENTRY_GZIP_MAX = 83.75 * KIB; // the core with RAID is 43 of it
 const OPFS_GZIP_MAX = 81 * KIB; // the core without RAID is 32.8 of it
 const WORKER_GZIP_MAX = 77 * KIB; // what a worker pays that only serves
 const PAGE_GZIP_MAX = 6.5 * KIB; // what a page pays that only connects: no core
-const SLIM_GZIP_MAX = 39.25 * KIB;
+const SLIM_GZIP_MAX = 39.5 * KIB;
 const TARBALL_MAX = 470 * KIB; // two cores, each inlined and as a file
 
 interface Packed {
