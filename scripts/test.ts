@@ -2,7 +2,7 @@
 // every runtime and in browsers what runs there, then the sampled proofs. The last line is `N passed, N failed`: vitest's tests and the proofs, each build and lint step a proof of its own.
 //
 //   npm test
-//   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (1200)
+//   node scripts/test.ts --seeds 500         fewer or more seeds for the simulator (2000)
 //   node scripts/test.ts --first 12345       where they begin (0; a run of the simulator by itself finds what lies beyond)
 //   node scripts/test.ts --only proofs       one part: build, lint, vitest, runtimes, browsers, proofs
 //   npm run test:browsers                    builds, and runs the tests in Chromium, Firefox and WebKitGTK alone
@@ -64,7 +64,7 @@ const FIREFOX_MIN = 153;
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '1200' },
+    seeds: { type: 'string', default: '2000' },
     first: { type: 'string', default: '0' },
     only: { type: 'string', multiple: true, default: [...PARTS] },
   },
