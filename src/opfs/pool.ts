@@ -95,8 +95,7 @@ export class OpfsPool extends StoragePool {
    */
   static async destroy(path: string): Promise<void> {
     const normal = normalPath(path);
-    // A lock is free a moment after its holder has said so.
-    const lock = await OriginLock.acquire(lockName(normal), 'exclusive', PATIENCE_MS);
+    const lock = await OriginLock.acquire(lockName(normal));
     try {
       const directory = await openDirectory(normal, false);
       if (directory === undefined) return;

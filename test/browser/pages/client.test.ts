@@ -1,6 +1,6 @@
 // A pool from a page: through the worker of this tab, and through another client of the origin (a second connection, which has no worker of its own and so
 // talks over a BroadcastChannel, as another tab does).
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { connect, importPool, type PoolClient, type VolumeClient } from '../../../src/opfs/client.ts';
 import { lockName, OpfsPool } from '../../../src/opfs/pool.ts';
 import { exportSnapshot, importSnapshot } from '../../../src/replication/snapshot-stream.ts';
@@ -9,6 +9,8 @@ import { noise } from '../worker/check.ts';
 
 const MIB = 1 << 20;
 const path = `clients/${crypto.randomUUID()}`;
+/** A lock is free a moment after its holder has said so. */
+const destroyed = (at: string): Promise<void> => vi.waitFor(() => OpfsPool.destroy(at), { timeout: 5000 });
 const worker = (): Worker => new Worker(new URL('../worker/storage.worker.ts', import.meta.url), { type: 'module' });
 let own: PoolClient;
 let other: PoolClient;
@@ -208,7 +210,7 @@ describe('who owns a pool', () => {
     await volume.read(0, into);
     expect(into).toEqual(bytes);
     await second.close();
-    await OpfsPool.destroy(at);
+    await destroyed(at);
   });
 
   it('changes within two seconds when its worker is terminated, and what was not flushed is told, once', async () => {
@@ -235,7 +237,7 @@ describe('who owns a pool', () => {
     await clean.flush();
     expect(second.isOwner).toBe(true);
     await second.close();
-    await OpfsPool.destroy(at);
+    await destroyed(at);
   });
 
   it('is nobody when no tab has a worker: VARVE_LOCKED', async () => {
@@ -262,7 +264,7 @@ describe('who owns a pool', () => {
     await volume.write(0, noise(4096, 3));
     await volume.flush().catch(() => volume.flush()); // may say once that the write before was lost
     await pool.close();
-    await OpfsPool.destroy(at);
+    await destroyed(at);
   });
 
   it('is nobody when its worker cannot run, and that is said at once', async () => {
