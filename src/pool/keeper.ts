@@ -81,8 +81,8 @@ export class Keeper {
   #generation: number;
   #nonce: string;
   #previous: string;
-  /** Online members that were not there when catalogues were committed, and have not taken one since: the nonce of the one that they have. */
-  readonly #returning = new Map<string, string>();
+  /** Online members that were not there when catalogues were committed, and have not taken one since: the nonce of the one that they have, if it is whole. */
+  readonly #returning = new Map<string, string | undefined>();
   /** Why nothing can be committed any more. */
   #stuck: Error | undefined;
 
@@ -102,8 +102,8 @@ export class Keeper {
       for (const { uuid, carries } of devices) {
         const member = this.members.get(uuid);
         if (carries === undefined || member === undefined) continue;
-        const newest = member.frames().reduce((best, frame) => (frame.generation > best.generation ? frame : best));
-        this.#returning.set(uuid, newest.nonce);
+        const [newest] = member.frames().sort((a, b) => b.generation - a.generation);
+        this.#returning.set(uuid, newest?.nonce);
       }
     }
     this.notes = [...parts.notes];
@@ -543,8 +543,9 @@ export class Keeper {
     if (state !== undefined) return device;
     if (!this.members.has(uuid) && !made.some((member) => member.uuid === uuid))
       return { uuid, path, carries: carries ?? [this.#nonce, this.#previous, ...this.#catalogue.ancestors].slice(0, CARRIES_MAX) };
+    if (!this.#returning.has(uuid)) return { uuid, path };
     const has = this.#returning.get(uuid);
-    return has === undefined ? { uuid, path } : { uuid, path, carries: [has, nonce] };
+    return { uuid, path, carries: has === undefined ? [nonce] : [has, nonce] };
   }
 
   #adopt(next: NextCatalogue, made: readonly Member[]): void {

@@ -147,6 +147,16 @@ describe('a pool of several members', () => {
     },
   );
 
+  it('one that comes back with its catalogues spoilt is put in order', async () => {
+    const { v, w, free } = await alone();
+    await commits([v, free], ANCESTORS_MAX / 2 + 3);
+    const { label } = await Member.read(await FormatCodec.create(), lend(w), null);
+    for (const at of [label.catalogueFrontOffset, label.catalogueBackOffset]) w.writeSync(at, new Uint8Array(2 * label.slotBytes).fill(7));
+    await commits([v, w, free], 1);
+    await commits([v, free], ANCESTORS_MAX / 2 + 3);
+    expect(await read([v, w, free])).toEqual({ new: 1, old: 1 });
+  });
+
   it('one that was used alone meanwhile is of another history', async () => {
     const { v, w, free } = await alone();
     const before = { w: copyOf(w), free: copyOf(free) };
@@ -387,6 +397,18 @@ describe('a rebuild that cannot read what it needs', () => {
   const data = new Uint8Array(512 * BLOCK);
   for (let at = 0; at < data.length; at++) data[at] = 1 + ((at >>> 12) % 250);
 
+  /** A pool with the data in it; `replaced` is the uuid of member 1. */
+  async function filled(level: RaidLevel, count: number) {
+    const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
+    const pool = await StoragePool.create(devices.map(lend), { raid: level });
+    const volume = await pool.createVolume('v', { size: '4MiB' });
+    await volume.write(0, data);
+    await volume.flush();
+    const codec = await FormatCodec.create();
+    const { label } = await Member.read(codec, lend(devices[0]!), null);
+    return { devices, pool, label, replaced: (await Member.read(codec, lend(devices[1]!), null)).uuid };
+  }
+
   it.each([
     ['1', 2, 'once'],
     ['5', 4, 'once'],
@@ -403,14 +425,7 @@ describe('a rebuild that cannot read what it needs', () => {
   ] as const)(
     'RAID %s over %i, %s: asks again, passes over single places, and says that a member is whole only when it is',
     async (level, count, how) => {
-      const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
-      const pool = await StoragePool.create(devices.map(lend), { raid: level });
-      const volume = await pool.createVolume('v', { size: '4MiB' });
-      await volume.write(0, data);
-      await volume.flush();
-      const codec = await FormatCodec.create();
-      const { label } = await Member.read(codec, lend(devices[0]!), null);
-      const replaced = (await Member.read(codec, lend(devices[1]!), null)).uuid;
+      const { devices, pool, label, replaced } = await filled(level, count);
       const fresh = new MemoryDevice('16MiB');
       // RAID 6 can do without one more.
       const bad = level === '6' ? devices.toSpliced(1, 1) : [devices[0]!];
@@ -458,14 +473,7 @@ describe('a rebuild that cannot read what it needs', () => {
     ['5', 3],
     ['10', 4],
   ] as const)('RAID %s over %i: fills a segment of which it cannot read what is in it with what there is', async (level, count) => {
-    const devices = Array.from({ length: count }, () => new UnreadableDevice('16MiB'));
-    const pool = await StoragePool.create(devices.map(lend), { raid: level });
-    const volume = await pool.createVolume('v', { size: '4MiB' });
-    await volume.write(0, data);
-    await volume.flush();
-    const codec = await FormatCodec.create();
-    const { label } = await Member.read(codec, lend(devices[0]!), null);
-    const replaced = (await Member.read(codec, lend(devices[1]!), null)).uuid;
+    const { devices, pool, label, replaced } = await filled(level, count);
     const rows = label.segmentBlocks / dataColumns(level, count);
     // One place among the data of a segment, and one in its footer: neither headers nor footer can be had in one piece.
     const places = [10, rows - 1].map((row) => label.dataOffset + row * BLOCK);
@@ -490,16 +498,10 @@ describe('a rebuild that cannot read what it needs', () => {
   });
 
   it('loses no more than that place when the others go', async () => {
-    const devices = Array.from({ length: 2 }, () => new UnreadableDevice('16MiB'));
-    const pool = await StoragePool.create(devices.map(lend), { raid: '1' });
-    const volume = await pool.createVolume('v', { size: '4MiB' });
-    await volume.write(0, data);
-    await volume.flush();
-    const codec = await FormatCodec.create();
-    const { label } = await Member.read(codec, lend(devices[1]!), null);
+    const { devices, pool, label, replaced } = await filled('1', 2);
     const fresh = new MemoryDevice('16MiB');
     Object.assign(devices[0]!, { bad: label.dataOffset + 10 * BLOCK, badEnd: label.dataOffset + 11 * BLOCK, failing: 2 ** 30 });
-    expect(await pool.replaceMember(0, label.device, { device: lend(fresh), path: null })).toEqual({ unfilledBytes: BLOCK });
+    expect(await pool.replaceMember(0, replaced, { device: lend(fresh), path: null })).toEqual({ unfilledBytes: BLOCK });
     await pool.close();
     const left = await open([fresh]);
     const alone = await left.volume('v');
