@@ -50,7 +50,7 @@ export interface CallWays {
   /** It changes nothing, so it may be asked again. */
   readonly repeatable?: boolean;
   readonly signal?: AbortSignal | undefined;
-  /** Asked whenever it is about to be sent: why it must not be. */
+  /** Asked when it is made and when an owner went: why no other one is to have it. */
   readonly refused?: () => Error | undefined;
 }
 
@@ -142,6 +142,8 @@ export class Link {
     if (signal?.aborted) return Promise.reject(signal.reason);
     if (this.#state === 'closed') return Promise.reject(new VarveError('VARVE_CLOSED', `a call to pool '${this.path}'`));
     if (this.#state === 'unresponsive') return Promise.reject(this.#lockedError());
+    const reason = refused();
+    if (reason !== undefined) return Promise.reject(reason);
     return new Promise<T>((resolve, reject) => {
       const id = ++this.#calls;
       const abort = (): void => {
@@ -266,9 +268,7 @@ export class Link {
       if (released === true) listener.onDurable();
       else listener.onLoss();
     }
-    const unanswered = [...this.#sent.values()];
-    this.#sent.clear();
-    for (const call of unanswered) {
+    for (const call of this.#sent.values()) {
       // What an owner performed it had answered before its last words.
       if (call.repeatable || released !== undefined) this.#enqueue(call);
       else {
@@ -276,6 +276,12 @@ export class Link {
         call.reject(new VarveError('VARVE_FENCED', `'${call.call}' of pool '${this.path}'`, { detail }));
       }
     }
+    this.#sent.clear();
+    this.#queue = this.#queue.filter((call) => {
+      const reason = call.refused();
+      if (reason !== undefined) call.reject(reason);
+      return reason === undefined;
+    });
     const next = this.#next;
     this.#next = undefined;
     if (next !== undefined) this.#ownerIs(next);
@@ -310,8 +316,6 @@ export class Link {
   #send(call: Call): void {
     const session = this.#session;
     if (session === undefined) return this.#enqueue(call);
-    const refused = call.refused();
-    if (refused !== undefined) return call.reject(refused);
     if (this.#sent.size === 0) this.#heardAt = performance.now(); // nothing was to be heard until now
     const { args, transfer } = copied(call.args);
     this.#sent.set(call.id, call);

@@ -140,6 +140,22 @@ describe('an owner that goes away with changes that it acknowledged', () => {
   });
 });
 
+it('changes that an owner took with it are told of at once, not when there is another owner', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const volume = await (await join()).volume('v');
+  await volume.write(0, block(1));
+  keepBusy(first.pool);
+  await sleep(50);
+  first.worker.post({ varve: 'release', path });
+  await sleep(5);
+  const flushed = volume.flush();
+  const seen = expect(flushed).rejects.toThrow(/1 changes that were acknowledged/);
+  await lose();
+  await seen;
+  first.worker.post({ varve: 'stand', path });
+  await volume.flush();
+});
+
 describe('an owner that gives up', () => {
   it('lets go of the pool, also when a client went away with a call under way', async () => {
     const second = await join(await origin.newWorker());
