@@ -9,7 +9,7 @@ export const replace: Verb = {
   summary: 'puts a device in the place of a member, failed or living, and fills it',
   details: [
     'NEW may be OLD: what is there is made anew. Without NEW it is a file in the pool directory. OLD is a path as `status` shows it, or a uuid.',
-    'Cut off, it goes on when the pool is next opened for writing.',
+    'Cut off, it goes on when the pool is next opened for writing. Exit status 1 when something could not be filled, or was damaged before.',
   ],
   options: {
     volume: { kind: 'count', value: 'ID', help: 'the storage volume' },
@@ -23,15 +23,20 @@ export const replace: Verb = {
     if (volume === undefined || old === undefined) throw new UsageError('--volume and --device are missing: say which member goes');
     const path = args.count > 1 ? args.at(1) : undefined;
     const onProgress = (done: number, total: number): void => output.progress('rebuilding', done, total);
-    const { unfilledBytes } = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
+    const result = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
       (pool as DirectoryPool).replaceDevice(volume, old, path, { force: args.has('force'), onProgress }),
     );
-    const placed = `storage volume ${volume}: ${shown(path ?? 'a new file')} is in the place of ${shown(old)}`;
-    await output.result({ volume, old, new: path ?? null, unfilledBytes }, [
-      unfilledBytes === 0
-        ? `${placed}, and whole`
-        : `${placed}, but for ${formatSize(unfilledBytes)}: what they are made of cannot be read now; \`varve scrub\` fills them when it can be`,
-    ]);
-    return unfilledBytes === 0 ? 0 : 1;
+    const { unfilledBytes, damagedBytes } = result;
+    const whole = unfilledBytes === 0 && damagedBytes === 0;
+    const lines = [
+      `storage volume ${volume}: ${shown(path ?? 'a new file')} is in the place of ${shown(old)}${whole ? ', and whole' : ''}`,
+    ];
+    if (unfilledBytes > 0)
+      lines.push(
+        `${formatSize(unfilledBytes)} could not be filled: what they are made of cannot be read now; \`varve scrub\` fills them when it can be`,
+      );
+    if (damagedBytes > 0) lines.push(`${formatSize(damagedBytes)} were damaged beyond repair before: \`varve check\` names them`);
+    await output.result({ volume, old, new: path ?? null, ...result }, lines);
+    return whole ? 0 : 1;
   },
 };

@@ -72,13 +72,16 @@ interface OpenLog {
   backgroundError: Error | undefined;
   /** Members are being filled. */
   rebuilding: Promise<void> | undefined;
-  /** Bytes of members that could not be filled, since it was opened. */
+  /** What the rebuilds since it was opened could not do. */
   unfilledBytes: number;
+  damagedBytes: number;
 }
 
 export interface ReplaceResult {
   /** Bytes of the new device that could not be filled: what they are made of cannot be read now. `scrub` fills them when it can be. */
   readonly unfilledBytes: number;
+  /** Bytes of blocks that no member, and nothing that the others can be combined to, has whole: they were lost before. `check` names them. */
+  readonly damagedBytes: number;
 }
 
 const BLOCK_BYTES = 4096;
@@ -445,6 +448,7 @@ export class StoragePool extends EventTarget {
       backgroundError: undefined,
       rebuilding: undefined,
       unfilledBytes: 0,
+      damagedBytes: 0,
     };
     this.#logs.set(uuid, open);
     open.opening = start({
@@ -532,9 +536,11 @@ export class StoragePool extends EventTarget {
         const segmentBytes = this.#keeper.logVolume(volume, []).segmentBlocks * BLOCK_BYTES;
         const segments = Math.max(1, Math.ceil((this.#options.rebuildPartBytes ?? REBUILD_PART_BYTES) / segmentBytes));
         const { problems, next } = await log.rebuild(volume.id, { signal: this.#stop.signal, onProgress, from, segments });
+        const passedOver = new Set(problems.filter(({ structure }) => structure === 'row').map(({ offset }) => offset));
         for (const { structure, block, offset, bytes } of problems) {
           const unfilled = structure === 'row';
           if (unfilled) open.unfilledBytes += bytes;
+          else if (!passedOver.has(offset)) open.damagedBytes += bytes;
           const where = unfilled ? `${bytes} bytes at ${offset} of each member` : `block ${block}`;
           this.#keeper.note(`storage volume ${volume.id}, ${where}: could not be rebuilt (${structure})`);
         }
@@ -628,14 +634,14 @@ export class StoragePool extends EventTarget {
       await this.#keeper.removeRetired(old);
       return uuid;
     });
-    const unfilledBytes = await this.#refill(volumeId, options.onProgress);
+    const result = await this.#refill(volumeId, options.onProgress);
     if (this.#keeper.storageVolume(volumeId).devices.some(({ uuid, state }) => uuid === placed && state !== undefined))
       throw new VarveError('VARVE_IO', doing, { detail: 'the new device failed, and is out' });
-    return { unfilledBytes };
+    return result;
   }
 
   /** Fills what is to be filled of a storage volume; one that no log uses has nothing to be filled with. */
-  async #refill(volumeId: number, onProgress?: (done: number, total: number) => void): Promise<number> {
+  async #refill(volumeId: number, onProgress?: (done: number, total: number) => void): Promise<ReplaceResult> {
     const log = this.#logOf(volumeId);
     const open = [...this.#logs.values()].find((one) => one.log === log && log !== undefined);
     if (open === undefined) {
@@ -645,16 +651,16 @@ export class StoragePool extends EventTarget {
         .devices.filter(isRebuilding)
         .map((device) => device.uuid);
       if (!owned) await this.#keeper.exclusive(() => this.#online(volumeId, new Set(rebuilding)));
-      return 0;
+      return { unfilledBytes: 0, damagedBytes: 0 };
     }
-    const before = open.unfilledBytes;
+    const { unfilledBytes, damagedBytes } = open;
     this.#rebuild(open, onProgress);
     await open.rebuilding;
     if (this.#keeper.storageVolume(volumeId).devices.some(isRebuilding))
       throw new VarveError('VARVE_IO', `rebuilding storage volume ${volumeId}`, {
         detail: this.#keeper.notes.at(-1) ?? 'it did not come to an end',
       });
-    return open.unfilledBytes - before;
+    return { unfilledBytes: open.unfilledBytes - unfilledBytes, damagedBytes: open.damagedBytes - damagedBytes };
   }
 
   /** Takes a member out, so that its device can be used anew: it is neither written nor read from now on. Resolves when its device is closed. */

@@ -354,6 +354,21 @@ describe('members that go and come back', { timeout: 300_000 }, () => {
     expectStates(pool, states);
   });
 
+  it('replace says what was damaged beyond repair before, and ends with 1', async () => {
+    const devices = blankFiles(2);
+    const { pool } = makePool('1', devices);
+    rmSync(devices[1]!);
+    const { dataBlocks } = await layoutOf(pool);
+    const file = openSync(devices[0]!, 'r+');
+    writeSync(file, noise(new Uint8Array(64 * BLOCK), 77), 0, 64 * BLOCK, (dataBlocks[0] + 10) * BLOCK);
+    closeSync(file);
+    const [fresh] = blankFiles(1);
+    const { status, stdout } = varve('replace', pool, '--volume', '0', '--device', devices[1]!, fresh!);
+    expect(stdout.toString()).toContain('damaged beyond repair before');
+    expect(status).toBe(1);
+    expect(varve('check', pool).status).toBe(1);
+  });
+
   it('storage volumes of several levels in one pool, and RAID in a pool directory', () => {
     const pool = workshop.fresh();
     json('init', pool, '--raid', '5', '--volume-size', '16MiB');
@@ -365,7 +380,8 @@ describe('members that go and come back', { timeout: 300_000 }, () => {
     expect(status.storageVolumes.every((volume) => volume.raid === '5' && volume.devices.length === 3)).toBe(true);
     const [gone] = status.storageVolumes[0]!.devices;
     rmSync(gone!.path);
-    json('replace', pool, '--volume', '0', '--device', gone!.path); // a file of its own
+    const whole = json('replace', pool, '--volume', '0', '--device', gone!.path); // a file of its own
+    expect(whole).toMatchObject({ volume: 0, unfilledBytes: 0, damagedBytes: 0 });
     const mirror = blankFiles(2);
     json('add', pool, '--raid', '1', '--device', mirror[0]!, '--device', mirror[1]!);
     expect(json<Status>('status', pool).storageVolumes.at(-1)).toMatchObject({ raid: '1', state: 'unassigned' });

@@ -497,11 +497,25 @@ describe('a rebuild that cannot read what it needs', () => {
     await left.close();
   });
 
+  it.each([
+    ['1', 2],
+    ['5', 3],
+    ['10', 4],
+  ] as const)('RAID %s over %i: says what was damaged beyond repair before', async (level, count) => {
+    const { devices, pool, label, replaced } = await filled(level, count);
+    devices[0]!.writeSync(label.dataOffset + 10 * BLOCK, new Uint8Array(BLOCK).fill(0xff));
+    const result = await pool.replaceMember(0, replaced, { device: lend(new MemoryDevice('16MiB')), path: null });
+    const { problems } = await pool.check();
+    expect(problems.length).toBeGreaterThan(0);
+    expect(result).toEqual({ unfilledBytes: 0, damagedBytes: problems.length * BLOCK });
+    await pool.close();
+  });
+
   it('loses no more than that place when the others go', async () => {
     const { devices, pool, label, replaced } = await filled('1', 2);
     const fresh = new MemoryDevice('16MiB');
     Object.assign(devices[0]!, { bad: label.dataOffset + 10 * BLOCK, badEnd: label.dataOffset + 11 * BLOCK, failing: 2 ** 30 });
-    expect(await pool.replaceMember(0, replaced, { device: lend(fresh), path: null })).toEqual({ unfilledBytes: BLOCK });
+    expect(await pool.replaceMember(0, replaced, { device: lend(fresh), path: null })).toEqual({ unfilledBytes: BLOCK, damagedBytes: 0 });
     await pool.close();
     const left = await open([fresh]);
     const alone = await left.volume('v');
