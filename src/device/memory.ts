@@ -10,7 +10,7 @@ const RESOLVED = Promise.resolve();
 
 export class MemoryDevice implements SyncStorageDevice {
   readonly sizeBytes: number;
-  readonly blockSize = 512;
+  readonly blockSize: number = 512;
   readonly supports = { discard: true, fua: 'native', sync: true, persistent: false } as const;
   readonly #chunks = new Map<number, Uint8Array>();
   #closed = false;

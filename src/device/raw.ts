@@ -94,6 +94,10 @@ const SYNC_SLOT = 0;
 
 export class RawDevice implements SyncStorageDevice, CallbackDevice {
   readonly blockSize = RAW_ALIGNMENT_BYTES;
+  /**
+   * A multiple of 4096: what a partition of an odd number of sectors has behind its last whole block does not belong to it. `replicate` and `restore` of
+   * `varve/node`, given the path, take all of it.
+   */
   readonly sizeBytes: number;
   readonly supports: DeviceSupports;
   readonly geometry: RawGeometry;

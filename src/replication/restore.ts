@@ -45,15 +45,23 @@ export async function restoreDevice(
   const present = blank ? undefined : new Uint8Array(CHUNK_BYTES);
   let writtenBytes = 0;
   for await (const { offset, length, bytes } of readAhead(view, totalBytes, signal)) {
+    let wanted = bytes;
+    // Raw devices take whole blocks: the last one with what is behind the end now.
+    const span = Math.ceil(length / target.blockSize) * target.blockSize;
+    if (span > length && offset + span <= target.sizeBytes) {
+      wanted = new Uint8Array(span);
+      if (present !== undefined) await target.read(offset, wanted);
+      wanted.set(bytes);
+    }
     let runs: readonly Run[];
-    if (present === undefined) runs = dataRuns(bytes, length);
+    if (present === undefined) runs = dataRuns(wanted, wanted.length);
     else {
-      await target.read(offset, present.subarray(0, length));
-      runs = differences(bytes, present, length);
+      await target.read(offset, present.subarray(0, wanted.length));
+      runs = differences(wanted, present, wanted.length);
     }
     for (const { start, end } of runs) {
-      await target.write(offset + start, bytes.subarray(start, end));
-      writtenBytes += end - start;
+      await target.write(offset + start, wanted.subarray(start, end));
+      writtenBytes += Math.min(end, length) - start;
     }
     onProgress?.({ doneBytes: offset + length, totalBytes, writtenBytes });
   }

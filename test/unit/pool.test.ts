@@ -479,6 +479,33 @@ describe('replicate and restore', () => {
     await pool.close();
   });
 
+  it('goes onto a device that takes whole blocks only, and leaves what is behind the end', async () => {
+    class Aligned extends MemoryDevice {
+      override readonly blockSize = BLOCK;
+      override read(offset: number, into: Uint8Array): Promise<void> {
+        return this.#whole(into) ?? super.read(offset, into);
+      }
+      override write(offset: number, from: Uint8Array): Promise<void> {
+        return this.#whole(from) ?? super.write(offset, from);
+      }
+      #whole({ length }: Uint8Array): Promise<void> | undefined {
+        return length % BLOCK === 0 ? undefined : Promise.reject(new RangeError(`${length} bytes`));
+      }
+    }
+    const pool = await StoragePool.create([new MemoryDevice('16MiB')]);
+    const bytes = noise(MIB + 1536, 1);
+    const volume = await pool.createVolume('disk', { size: bytes.length });
+    await volume.write(0, bytes);
+    const before = noise(2 * MIB, 2);
+    const target = new Aligned(2 * MIB);
+    await target.write(0, before);
+    expect(await restore(volume, target)).toMatchObject({ sizeBytes: bytes.length, writtenBytes: bytes.length });
+    before.set(bytes);
+    expect(Buffer.compare(await bytesOf(target), before)).toBe(0);
+    expect(await restore(volume, target)).toMatchObject({ writtenBytes: 0 });
+    await pool.close();
+  });
+
   it('follows a source that changes its size', async () => {
     const pool = await StoragePool.create([new MemoryDevice('64MiB')]);
     const volume = await pool.createVolume('disk', { size: 123 });
