@@ -1,5 +1,5 @@
-// Whole browsers, driven from outside over their own protocols, without a driver between: the process can be killed at any moment, tabs can be closed, and
-// (Chromium) frozen and given a quota.
+// Whole browsers, driven from outside over their own protocols, without a driver between: the process can be killed at any moment, tabs can be closed and frozen, and
+// (Chromium) given a quota.
 //
 //   Chromium   DevTools protocol: Target, Runtime, Page, Storage
 //   Firefox    WebDriver BiDi: browsingContext, script
@@ -29,7 +29,7 @@ export interface BrowserOptions {
 export interface Tab {
   evaluate<T>(expression: string): Promise<T>;
   close(): Promise<void>;
-  /** Chromium: the page's life cycle, as the browser would change it. The freeze event fires first. */
+  /** Chromium: the page's life cycle, as the browser would change it; the freeze event fires first. Firefox: its process stops, and nothing tells it before. */
   freeze(): Promise<void>;
   thaw(): Promise<void>;
   /** The end of the tab's process. */
@@ -261,20 +261,30 @@ class FirefoxBrowser extends Browser {
       return JSON.parse((answer['result'] as { value: string }).value) as T;
     };
     await protocol.send('browsingContext.navigate', { context, url, wait: 'complete' });
-    const unsupported = (): Promise<void> => Promise.reject(new Error('Firefox has no life cycle to set'));
+    /** The process of the tab: the one that works when the tab does. */
+    const process_ = async (): Promise<number> => {
+      const before = ticksOf(this.pid);
+      await evaluate(`(() => { for (const end = performance.now() + ${SPIN_MS}; performance.now() < end;); })()`);
+      const spent = [...ticksOf(this.pid)].map(([pid, ticks]) => ({ pid, ticks: ticks - (before.get(pid) ?? 0) }));
+      const busiest = spent.toSorted((a, b) => b.ticks - a.ticks)[0];
+      if (busiest === undefined || busiest.ticks === 0) throw new Error('no content process of Firefox was busy');
+      return busiest.pid;
+    };
+    let stopped: number | undefined;
     return {
       evaluate,
       close: async () => void (await protocol.send('browsingContext.close', { context })),
-      freeze: unsupported,
-      thaw: unsupported,
-      crash: async () => {
-        const before = ticksOf(this.pid);
-        await evaluate(`(() => { for (const end = performance.now() + ${SPIN_MS}; performance.now() < end;); })()`);
-        const spent = [...ticksOf(this.pid)].map(([pid, ticks]) => ({ pid, ticks: ticks - (before.get(pid) ?? 0) }));
-        const busiest = spent.toSorted((a, b) => b.ticks - a.ticks)[0];
-        if (busiest === undefined || busiest.ticks === 0) throw new Error('no content process of Firefox was busy');
-        process.kill(busiest.pid, 'SIGKILL');
+      freeze: async () => {
+        stopped = await process_();
+        process.kill(stopped, 'SIGSTOP');
       },
+      thaw: () => {
+        if (stopped === undefined) return Promise.reject(new Error('it is not frozen'));
+        process.kill(stopped, 'SIGCONT');
+        stopped = undefined;
+        return Promise.resolve();
+      },
+      crash: async () => void process.kill(await process_(), 'SIGKILL'),
     };
   }
 
