@@ -43,7 +43,7 @@ test('trimming 2^40 blocks of which few exist takes no time', () => {
   }
   const begin = performance.now();
   core.tableTrim(0, 0n, 2n ** 40n, 2, 2n);
-  expect(performance.now() - begin).toBeLessThan(100);
+  expect(performance.now() - begin).toBeLessThan(5000); // one by one it would be hours
   expect(core.mappedBlocks(0)).toBe(0);
   expect(core.liveTotal(V)).toBe(0);
   expect(core.tableTrimPart(0, 0n, 2n ** 40n, 10)).toBeLessThanOrEqual(2n ** 40n);
