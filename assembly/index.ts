@@ -4,7 +4,7 @@
 export {
   exchange, configure, volumeAdd, volumeEvacuate, volumeState, volumeRemove, wantsVolume, canGiveVolume, policySet, growthDenied,
   growthAllowed, submit, step, planPointer, complete, ticketResult, failure, failureVolume, failureBlock, memoryDenied, memoryNeeded,
-  backgroundWanted, sourceCount, sourceGet, snapshotCount, snapshotGet, currentEpoch, figure, volumeFigure, counter, problemTake, plant,
+  backgroundWanted, sourceCount, sourceGet, snapshotCount, snapshotGet, currentEpoch, figure, volumeFigure, problemTake,
   diffBegin, diffNext, diffBlock, diffCount, diffKind,
 } from './volume/boundary';
 export { frameBuffer, frameDecode, frameEncode, frameSize } from './format/frame';

@@ -51,6 +51,12 @@ export function needMemory(bytes: u32): u32 {
   return MEMORY;
 }
 
+/** As lacks(), of a sum that may be more than there can ever be: then the host is asked for what it does not have. */
+export function lacksTimes(count: u32, each: u32, more: u32): bool {
+  let bytes = <u64>count * each + more;
+  return lacks(bytes < 0xfff00000 ? <u32>bytes : 0xfff00000);
+}
+
 /** Whether so many bytes of memory are not there; the host is asked for them then, and the step answers MEMORY. */
 export function lacks(bytes: u32): bool {
   if (available() >= bytes) return false;

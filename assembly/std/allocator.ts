@@ -241,10 +241,43 @@ export function resize(pointer: u32, bytes: u32): u32 {
   return pointer;
 }
 
+const HOLES_TRIED: u32 = 64;
+
+/**
+ * The aligned block out of a hole of its own size class, or 0. A hole that one of them left fits the next one exactly, and not what has to be asked for where
+ * the alignment is unknown: without this a log that opens and frees segments took each from the end, and many times what it used.
+ */
+function allocateInHole(size: u32, alignment: u32): u32 {
+  mapSize(size);
+  let hole = load<u32>(heads + ((mappedLevel << CLASS_BITS) + mappedClass) * 4);
+  for (let tries: u32 = 0; hole && tries < HOLES_TRIED; tries++, hole = load<u32>(hole, 4)) {
+    const whole = load<u32>(hole) & SIZE_MASK;
+    const pointer = (hole + 4 + alignment - 1) & ~(alignment - 1);
+    const front = pointer - 4 - hole;
+    if ((front && front < BLOCK_MIN) || front + size > whole) continue;
+    unlink(hole);
+    usedBytes += whole;
+    const after = hole + whole;
+    store<u32>(after, load<u32>(after) & ~PREVIOUS_FREE);
+    store<u32>(pointer - 4, whole - front);
+    if (front) {
+      store<u32>(hole, front);
+      free(hole + 4);
+    }
+    trimBlock(pointer - 4, whole - front, size);
+    return pointer;
+  }
+  return 0;
+}
+
 /** `alignment`: a power of two. Freed with free() like any other. */
 export function allocateAligned(bytes: u32, alignment: u32): u32 {
   if (alignment <= 8) return allocate(bytes);
   const size = grossSize(bytes);
+  if (RAID) {
+    const found = allocateInHole(size, alignment);
+    if (found) return found;
+  }
   const raw = allocate(size + alignment + BLOCK_MIN);
   let pointer = (raw + alignment - 1) & ~(alignment - 1);
   if (pointer != raw) {

@@ -96,18 +96,23 @@ export function slotMark(slot: u32, on: bool): void {
   store<u8>(cell, on ? bits | bit : bits & ~bit);
 }
 
+/** Leaves of all spaces. */
+export let leavesTotal: u32 = 0;
+
 /** Puts a leaf word into the empty slot that slotMake() gave last. */
 export function slotFill(space: u32, slot: u32, word: u32): void {
   store<u32>(slot, word);
   if (RAID) slotMark(slot, false);
   store<u32>(slotChunk, load<u32>(slotChunk) + 1);
   bump(space, SPACE_LEAVES, 1);
+  if (RAID) leavesTotal++;
 }
 
 /** Empties a slot that has a leaf; the leaf itself is the caller's. Chunks and middles that empty go. */
 export function slotClear(space: u32, leafIndex: u32): void {
   store<u32>(slotFind(space, leafIndex), 0);
   bump(space, SPACE_LEAVES, -1);
+  if (RAID) leavesTotal--;
   const chunk = slotChunk;
   const used = load<u32>(chunk) - 1;
   store<u32>(chunk, used);

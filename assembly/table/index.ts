@@ -11,13 +11,14 @@ export {
   pinnedBetween, spaceCount, spaceCreate, spaceDepth, spaceFlag, spaceFlags, spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize,
   spaceSizeBytes, spaceUid, tableInitialize,
 } from './space';
-export { leafDropIfEmpty, leafFind, leafFindShape, leafMarkDirty, leafRoom } from './leaf';
+export { leafDropIfEmpty, leafFind, leafFindShape, leafMarkDirty, leafRoom, leafRoomPlain } from './leaf';
 export { cursorLeaf, cursorShape, cursorSpace, leafCursorBegin, leafCursorNext, leafCursorNextDirty, leafCursorSet } from './cursor';
+export { leavesTotal } from './directory';
 export { historyRoom, largestHistoryBytes } from './history';
 export {
   foundBirth, foundBlock, foundSpace, foundVolume, lookupBatch, tableFind, tableOwns, tableResolve, tableExpect, tableResolveRange, tableWarm,
 } from './lookup';
-export { tableMove, tablePut, tableTrim, tableTrimPart } from './update';
+export { tableMove, tablePut, tableTrim, trimFirst } from './update';
 export { spaceDestroy, sweepBegin, sweepStep, tableSweep } from './sweep';
 export { mergeAllowed, mergeBegin, mergeStep, tableMerge } from './merge';
 export { diffBegin, diffBlock, diffCount, diffKind, diffNext } from './diff';

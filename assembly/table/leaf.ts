@@ -562,7 +562,12 @@ export function leafDropIfEmpty(spaceId: u32, leafIndex: u32): bool {
   return true;
 }
 
+/** Bytes of memory that any change to one leaf may need, its history not counted. */
+export function leafRoomPlain(): u32 {
+  return SLOT_ROOM + LEAF_HEADER + leafBlocks * RUN_BYTES + RUN_BYTES * 64 + 128;
+}
+
 /** Bytes of memory that any change to one leaf may need, directory and history included: ask for available() >= this. */
 export function leafRoom(): u32 {
-  return SLOT_ROOM + LEAF_HEADER + leafBlocks * RUN_BYTES + RUN_BYTES * 64 + historyRoom(leafBlocks) + 128;
+  return leafRoomPlain() + historyRoom(leafBlocks);
 }

@@ -165,7 +165,7 @@ export function mergeStep(leaves: u32): bool {
 
 function finish(from: u32, into: u32): void {
   directoryFree(from);
-  store<u32>(into, load<u32>(into, SPACE_FLAGS) | (load<u32>(from, SPACE_FLAGS) & SPACE_EXTERNAL), SPACE_FLAGS);
+  if (RAID) store<u32>(into, load<u32>(into, SPACE_FLAGS) | (load<u32>(from, SPACE_FLAGS) & SPACE_EXTERNAL), SPACE_FLAGS);
   store<u32>(into, load<u32>(from, SPACE_PARENT), SPACE_PARENT);
   store<u32>(into, load<u32>(from, SPACE_PARENT_EPOCH), SPACE_PARENT_EPOCH);
   spaceForget(parentId);

@@ -12,6 +12,7 @@
 //              could go from mapped back to absent, and a merge would have to fill such gaps with the parent's hole.)
 //   nothing    absent; HOLE when a baseline lies under the chain (SPACE_EXTERNAL)
 // A hole stays the hole it is.
+import { available } from '../std/allocator';
 import { COUNT_HISTORY_INSERT, COUNT_HOLE_MADE, COUNT_HOLE_TO_HISTORY, COUNT_MOVE_CURRENT, COUNT_MOVE_HISTORY, COUNT_MOVE_REFUSED,
   COUNT_PUT_RECOVERED, COUNT_TRIM_LEAF, count } from '../std/counters';
 import { PLANT_FREE_SNAPSHOT_BLOCK, PLANT_MOVE_UNCONDITIONAL, PLANT_TRIM_DROPS_HOLE, planted } from '../std/plant';
@@ -20,7 +21,7 @@ import { gateHas, recovering } from './gate';
 import { HISTORY_BIRTH, HISTORY_BLOCK, HISTORY_BYTES, HISTORY_VOLUME, historyFrom, historyMerge, historyStore } from './history';
 import { DEPTH_MAX, ENTRY_BIRTH, ENTRY_BYTES, ENTRY_VOLUME, KIND_ABSENT, KIND_HOLE, KIND_MAPPED, LEAF_HEADER, SHAPE_DENSE, SHAPE_MASK, SPACE_NONE, VOLUME_ABSENT,
   VOLUME_HOLE, leafMask, leafShift } from './layout';
-import { entryAt, entryBirth, entryBlock, entryGet, entrySet, entryStore, entryVolume, leafDirty, leafExpand, leafMake, leafRebuild, leafTighten,
+import { entryAt, entryBirth, entryBlock, entryGet, entrySet, entryStore, entryVolume, leafDirty, leafExpand, leafMake, leafRebuild, leafRoom, leafTighten,
   leafTouch, scratchHistory, scratchOther, scratchRecords } from './leaf';
 import { liveAdd, liveRemove } from './live';
 import { tableResolveRange } from './lookup';
@@ -105,8 +106,9 @@ function chainNext(spaceId: u32, from: u32): u32 {
   return next;
 }
 
-/** Whether a baseline lies under this space or one that it stands on. */
+/** Whether a baseline lies under this space or one that it stands on. No log of format 1.0 has one, and the smaller core does not look. */
 export function chainExternal(spaceId: u32): bool {
+  if (!RAID) return false;
   let id = spaceId;
   for (let depth: u32 = 0; depth <= DEPTH_MAX && id != SPACE_NONE; depth++) {
     const space = spacePointer(id);
@@ -185,11 +187,18 @@ function trimLeaf(space: u32, leafIndex: u32, first: u32, blocks: u32, epoch: u3
   leafTouch(load<u32>(slot) & ~SHAPE_MASK, chunk, epoch);
 }
 
+/** The first block at or after this one in which a trim may change something; beyond all blocks when there is none. */
+export function trimFirst(spaceId: u32, vblock: u64): u64 {
+  const index = <u32>(vblock >> leafShift);
+  const next = trimNext(spaceId, spacePointer(spaceId), index, chainExternal(spaceId));
+  return next == index ? vblock : <u64>next << leafShift;
+}
+
 /**
- * Makes the blocks read zero from `epoch` on. Leaves that do not exist cost nothing unless holes must be made in them.
- * Needs leafRoom() for each leaf that it works on: cut a large trim with tableTrimPart().
+ * Makes the blocks read zero from `epoch` on. Leaves that do not exist cost nothing unless holes must be made in them. Each that it works on needs leafRoom():
+ * where that is not there it stops, with false, and is called again for all of the blocks, in the same epoch and before anything else.
  */
-export function tableTrim(spaceId: u32, vblock: u64, amount: u64, epoch: u32, sequence: u64): void {
+export function tableTrim(spaceId: u32, vblock: u64, amount: u64, epoch: u32, sequence: u64): bool {
   const space = spacePointer(spaceId);
   assert(space);
   const external = chainExternal(spaceId);
@@ -202,28 +211,11 @@ export function tableTrim(spaceId: u32, vblock: u64, amount: u64, epoch: u32, se
     if (next != index) at = <u64>next << leafShift;
     if (at >= end) break;
     const leafEnd = min<u64>((<u64>next + 1) << leafShift, end);
+    if (available() < leafRoom()) return false;
     trimLeaf(space, next, <u32>at & leafMask, <u32>(leafEnd - at), epoch, sequence, external);
     at = leafEnd;
   }
-}
-
-/** How many of the blocks from `vblock` on tableTrim() can take at once while working on at most `leaves` leaves; at least 1 of `amount`. */
-export function tableTrimPart(spaceId: u32, vblock: u64, amount: u64, leaves: u32): u64 {
-  const space = spacePointer(spaceId);
-  assert(space && leaves);
-  const external = chainExternal(spaceId);
-  const limit = <u64>LEAF_NONE << leafShift;
-  const end = min<u64>(vblock + amount, limit);
-  let at = vblock;
-  for (let left = leaves; at < end; left--) {
-    const index = <u32>(at >> leafShift);
-    const next = trimNext(spaceId, space, index, external);
-    if (next != index) at = <u64>next << leafShift;
-    if (at >= end) return amount;
-    if (!left) return at - vblock;
-    at = (<u64>next + 1) << leafShift;
-  }
-  return amount;
+  return true;
 }
 
 /** Compaction moved a block: only if the entry with this birth still points at the old address. Needs leafRoom(). True when it did. */

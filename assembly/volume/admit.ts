@@ -5,10 +5,11 @@
 // segment out of it; other records leave what a checkpoint takes.
 
 import { count } from '../std/counters';
-import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
+import { DONE, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, MEMORY, WAIT, fail, lacksTimes } from '../abi/status';
 import { T_E, T_F, T_NUMBER, ticketsOpened } from '../abi/ticket';
 import { FRAGMENT_PAYLOAD_MAX, INDEX_NODES } from '../format/page';
-import { largestHistoryBytes, leafRoom, liveCount, liveDeathSequence, liveTotal } from '../table/index';
+import { stateBytesNow } from './state';
+import { historyRoom, leafRoomPlain, leavesTotal, liveCount, liveDeathSequence, liveTotal } from '../table/index';
 import {
   SEALED, SEG_BAD, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, VOLUME_ACTIVE, V_DATA_SLOTS, V_FREE, V_ID, V_NEXT, V_SEGMENT_BLOCKS,
   V_SEGMENT_COUNT, V_STATE, capacityBlocks, eachIndex, eachSegment, eachVolume, freeTotal, segmentBlocksMost, segmentTotal, segmentsBegin,
@@ -80,9 +81,14 @@ export let compactions: u32 = 0;
 export function compactionCount(): void { compactions++; }
 
 let largestSegment: u32 = 8;
-/** Worst-case metadata pages per copy for the capacity: 20 bytes a block, one partly filled page per fragment, index over them. */
+/**
+ * Worst-case metadata pages per copy for the capacity: 20 bytes a block and 64 a leaf, what names snapshots, one partly filled page per fragment, index over
+ * them.
+ */
 function metadataPages(): u32 {
-  let pages = <u32>(capacityBlocks * 20 / <f64>(FRAGMENT_PAYLOAD_MAX - 40)) + 3 + segmentTotal / 128;
+  let bytes = capacityBlocks * 20;
+  if (RAID) bytes += <f64>leavesTotal * 64 + <f64>stateBytesNow;
+  let pages = <u32>(bytes / <f64>(FRAGMENT_PAYLOAD_MAX - 40)) + 3 + segmentTotal / 128;
   return pages + pages / INDEX_NODES + 2;
 }
 
@@ -180,15 +186,15 @@ export function spaceLow(): bool {
   return <f64>room <= (1 - growAt) * <f64>segmentTotal || room <= reserve + 3;
 }
 
-/** Memory for one more record, and for a segment to put it into. */
-export function recordMemory(blocks: u32): u32 {
-  return blocks * leafRoom() + largestHistoryBytes() * 2 + bufferBytes(segmentBlocksMost) + 65536;
+/** Memory for one more record of neighbours, and for a segment to put it into. They lie in two leaves: two histories, each of which may move a few times. */
+function recordLacks(blocks: u32): bool {
+  return lacksTimes(8, historyRoom(blocks), blocks * leafRoomPlain() + bufferBytes(segmentBlocksMost) + 65536);
 }
 
 /** Whether a record of so many blocks may be made now, as far as memory and what is not flushed go. */
 function recordAllowed(blocks: u32): u32 {
   if (failedReadOnly) return fail(ERROR_READ_ONLY);
-  if (lacks(recordMemory(blocks))) return MEMORY;
+  if (recordLacks(blocks)) return MEMORY;
   if (unflushedBlocks() < 2 * unflushedLimit) return DONE;
   wantFlush(true); // also after one that failed: the next may succeed, and then writing goes on
   return flushFailure ? fail(flushFailure) : WAIT;

@@ -365,8 +365,6 @@ export function figure(n: u32): f64 {
     case 17: return <f64>segmentTotal - <f64>freeTotal;
     case 18: return <f64>checkpointCount;
     case 19: return failedReadOnly ? 1 : 0;
-    case 20: return <f64>leafBlocks;
-    case 21: return <f64>ticketCount;
   }
   if (RAID) {
     if (n == 22) return healedBlocks;

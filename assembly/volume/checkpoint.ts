@@ -117,6 +117,8 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       noteStart(0);
       noteStart(1);
       drainReleased();
+      // What one that was given up wrote to had buffers then.
+      if (RAID) for (segmentsBegin(); segmentsNext(); ) emptyMetaFree();
       chooseMetaVictims();
       if (hasForwards()) forwardsDrop(oldestLive());
       bytes = stateImageBytes();

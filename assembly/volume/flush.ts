@@ -169,7 +169,7 @@ export function flushRun(ticket: u32, everything: bool): u32 {
       if (status == FAILED) { count(C_READ_ONLY); return flushEnd(ticket, FAILED); }
       if (status != DONE) return status;
       cutsPending = false;
-      if (RAID && cutCount > CUT_MAX / 2) wantCheckpoint(true); // it takes them out of the root
+      if (cutCount > CUT_MAX / 2) wantCheckpoint(true); // it takes them out of the root
       return flushEnd(ticket, DONE);
     }
     default: {

@@ -7,7 +7,7 @@ import { allocate, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_UNASSIGN_EARLY, planted } from '../std/plant';
 import { DONE, ERROR_IO, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
-import { T_A, T_G, T_LENGTH, T_LOCK, T_OFFSET, T_SPACE, T_STATE, T_VALUE, ticketCount } from '../abi/ticket';
+import { T_A, T_DENIED, T_G, T_LENGTH, T_LOCK, T_OFFSET, T_SPACE, T_STATE, T_VALUE, ticketCount } from '../abi/ticket';
 import { BLOCK_BYTES } from '../format/constants';
 import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
@@ -30,11 +30,11 @@ import {
   MODE_CLOSED, MODE_WRITE, checkpointWanted, closing, closingSet, compactedFlushed, compactedUnflushed, failedReadOnly, flushWanted, mode, modeSet,
   rootWanted, running, runningSet, wantFlush,
 } from './mode';
-import { writeStep } from './readwrite';
+import { cutter, cutterSet, writeStep } from './readwrite';
 import { homesFresh, lastDeath, rootCleanSet, rootOwner, rootRun, startSequence } from './root';
 import {
-  OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationPrepare, operationResult,
-  operationRoom,
+  OP_CREATE_SOURCE, OP_FIXED_BYTES, OP_MERGE, OP_RESIZE, OP_SNAPSHOT, mergeChild, mergeFind, mergeParent, operationApply, operationBytes, operationLacks,
+  operationPrepare, operationResult,
 } from './state';
 import { clear } from '../std/bytes';
 
@@ -259,26 +259,28 @@ export function operationKeep(ticket: u32, payload: usize): void {
   store<u64>(ticket, copy, T_G);
 }
 
-// T_LOCK: 0 begin, 1 zero the cut part of the last block, 2 apply, 3 flush. T_G the payload.
+// T_LOCK: 0 begin, 1 zero what is cut off, 2 apply, 3 flush. T_G the payload.
 export function operationStep(ticket: u32): u32 {
   let payload = <u32>load<u64>(ticket, T_G);
   while (true) {
     let phase = load<u32>(ticket, T_LOCK);
     switch (phase) {
     case 0: {
+      if (cutter && load<u16>(payload) == <u16>OP_RESIZE) return WAIT;
       store<u32>(ticket, 2, T_LOCK);
       let code = operationPrepare(payload);
       if (code) return fail(code);
       if (load<u16>(payload) == <u16>OP_RESIZE) {
         let space = load<u32>(payload, 4);
         let size = load<f64>(payload, 8);
-        let end = ceil<f64>(size / <f64>BLOCK_BYTES) * <f64>BLOCK_BYTES;
         let old = spaceSizeBytes(space);
-        if (size < old && end > size) {
+        // What is cut off is trimmed before, in parts: nobody has the memory to do all of it at once.
+        if (old > size) {
           store<u32>(ticket, space, T_SPACE);
           store<f64>(ticket, size, T_OFFSET);
-          store<f64>(ticket, min(end, old) - size, T_LENGTH);
+          store<f64>(ticket, old - size, T_LENGTH);
           store<u32>(ticket, 1, T_LOCK);
+          cutterSet(ticket);
         }
       }
       continue;
@@ -292,8 +294,10 @@ export function operationStep(ticket: u32): u32 {
     case 2: {
       let code = operationPrepare(payload);
       if (code) return fail(code);
-      if (lacks(operationRoom(payload))) return MEMORY;
-      let status = admit(ticket, RECORD_OPERATION, 0, true);
+      if (operationLacks(payload)) return MEMORY;
+      // What makes the state larger takes nothing of what is kept back for trims and deletes.
+      let op = <u32>load<u16>(payload);
+      let status = admit(ticket, RECORD_OPERATION, 0, !RAID || (op != OP_SNAPSHOT && op != OP_CREATE_SOURCE));
       if (status != DONE) return status;
       perform(payload);
       store<f64>(ticket, <f64>operationResult, T_VALUE);
@@ -317,6 +321,7 @@ function perform(payload: u32): void {
 }
 
 export function operationEnd(ticket: u32): void {
+  if (cutter == ticket) cutterSet(0);
   free(<u32>load<u64>(ticket, T_G));
 }
 
@@ -332,7 +337,8 @@ export function mergeStep(ticket: u32): u32 {
   store<u16>(payload, <u16>OP_MERGE);
   store<u32>(payload, mergeParent, 4);
   store<u32>(payload, mergeChild, 16);
-  if (lacks(operationRoom(payload))) return MEMORY;
+  if (load<u32>(ticket, T_DENIED)) return DONE; // both spaces stay: that costs memory, and nothing else
+  if (operationLacks(payload)) return MEMORY;
   let status = admit(ticket, RECORD_OPERATION, 0, true);
   if (status == FAILED && !failedReadOnly) return DONE; // no room now: another time
   if (status != DONE) return status;

@@ -5,13 +5,13 @@
 // the block since it was gathered; else it is gathered again, so overlapping writes are serialised without locks.
 
 import { count } from '../std/counters';
-import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacks } from '../abi/status';
+import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacks, lacksTimes } from '../abi/status';
 import {
   COPY_IN, COPY_OUT, T_A, T_B, T_C, T_D, T_EPOCH, T_LENGTH, T_OFFSET, T_PROGRESS, T_SPACE, T_STATE, ZERO_OUT, planAdd, planClear,
 } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, EPOCH_CURRENT } from '../format/constants';
 import { ENTRY_DATA, ENTRY_TRIM, RECORD_DATA, RECORD_DATA_MAX } from '../format/record';
-import { KIND_MAPPED, leafBlocks, leafRoom, spacePointer, spaceSizeBytes, tablePut, tableTrim } from '../table/index';
+import { KIND_MAPPED, leafBlocks, leafRoom, leafShift, spacePointer, spaceSizeBytes, tablePut, tableTrim, trimFirst } from '../table/index';
 import { V_ID, blockOf } from '../log/volumes';
 import {
   B_SEGMENT, B_VOLUME, STREAM_USER, entryAppend, epoch, recordEnsure, recordRoom, sequenceTake, slotAddress, slotsTake,
@@ -20,11 +20,13 @@ import { C_EDGE_WAIT } from '../log/counting';
 import { admit } from './admit';
 import { flushRun } from './flush';
 import { GATHER_BLOCKS_MAX, KIND_BUFFER, gatherClose, gatherCurrent, gatherOpen, gatherPlace, gatherRoom, gatherRun } from './gather';
-import { isSource, trimRoom } from './state';
+import { isSource, trimLeaves } from './state';
 import { clear } from '../std/bytes';
 
 /** Trims go in entries of at most so many leaves, which bounds what one of them does. */
-const TRIM_LEAVES: u64 = 256;
+/** Leaves that one trim entry covers at most, and what they may need. */
+export const TRIM_LEAVES: u32 = 256;
+const TRIM_ROOM: u32 = 33554432;
 
 /** Where a ticket stands, in bytes of its space, and how many it has before it. */
 function positionOf(ticket: u32): f64 { return load<f64>(ticket, T_OFFSET) + load<f64>(ticket, T_PROGRESS); }
@@ -113,6 +115,13 @@ export function rangeCheck(ticket: u32): u32 {
   return 0;
 }
 
+/** The ticket that is making a space smaller: nobody else writes to that one meanwhile, so that what it zeroed stays. */
+export let cutter: u32 = 0;
+export function cutterSet(ticket: u32): void { cutter = ticket; }
+function cutBy(ticket: u32): bool {
+  return cutter != 0 && cutter != ticket && load<u32>(cutter, T_SPACE) == load<u32>(ticket, T_SPACE);
+}
+
 // State 1: choose the next chunk. 2: gather a partial block. 3: admit and copy in. 4: append. 5: flush (FUA).
 // T_B first slot, T_C blocks of the chunk, T_D bytes of the chunk; T_A gather request of a partial block.
 export function writeStep(ticket: u32, zeros: bool): u32 {
@@ -133,6 +142,7 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         store<u32>(ticket, 5, T_STATE);
         continue;
       }
+      if (cutBy(ticket)) return WAIT;
       let block = blockAt(position);
       let edge = edgeAt(position);
       if (edge || left < <f64>BLOCK_BYTES) {
@@ -169,7 +179,7 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
       if (bad) return fail(bad);
       let partial = load<u32>(ticket, T_D);
       let wanted = partial ? 1 : <u32>min<u64>(blockAt(leftOf(ticket)), RECORD_DATA_MAX);
-      let status = admit(ticket, RECORD_DATA, wanted, zeros);
+      let status = cutBy(ticket) ? WAIT : admit(ticket, RECORD_DATA, wanted, zeros);
       if (status == WAIT && partial) {
         gatherDrop(ticket);
         store<u32>(ticket, 1, T_STATE);
@@ -254,9 +264,21 @@ function trimPart(ticket: u32): u32 {
   let space = load<u32>(ticket, T_SPACE);
   let block = blockAt(positionOf(ticket));
   let blocks = blockAt(leftOf(ticket));
-  let most = TRIM_LEAVES * <u64>leafBlocks - (block & <u64>(leafBlocks - 1));
-  if (blocks > most) blocks = most;
-  if (lacks(min(trimRoom(space), <u32>(TRIM_LEAVES + 1) * leafRoom()))) return MEMORY;
+  if (RAID) {
+    let skipped = trimFirst(space, block) - block;
+    if (skipped) {
+      advance(ticket, min(skipped, blocks) << BLOCK_SHIFT);
+      return DONE;
+    }
+  }
+  // So many leaves that what they may need together is to be had.
+  let leaves = TRIM_LEAVES;
+  if (RAID) leaves = max(min(leaves, TRIM_ROOM / leafRoom()), 1);
+  let first = block & <u64>(leafBlocks - 1);
+  blocks = min(blocks, (<u64>leaves << leafShift) - first);
+  leaves = <u32>((first + blocks + leafBlocks - 1) >> leafShift);
+  if (RAID) leaves = min(leaves, trimLeaves(space));
+  if (lacksTimes(leaves + 2, leafRoom(), 0)) return MEMORY;
   let status = admit(ticket, RECORD_DATA, 0, true);
   if (status != DONE) return status;
   let buffer = recordEnsure(STREAM_USER, RECORD_DATA);

@@ -19,7 +19,7 @@ import { bump, bytesEqual } from '../std/bytes';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_NO_FLUSH_AT_OPEN, planted } from '../std/plant';
-import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks } from '../abi/status';
+import { DONE, FAILED, ERROR_CORRUPT, ERROR_IO, ERROR_NOT_FOUND, ERROR_UNSUPPORTED, PLAN, failAt, fail, MEMORY, lacks, lacksTimes } from '../abi/status';
 import { READ, T_A, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, WRITE, planAdd, planClear, planResult } from '../abi/ticket';
 import {
   BLOCK_BYTES, VOLUME_NONE,
@@ -59,7 +59,7 @@ import {
 import { CUT_MAX } from '../format/root';
 import { C_CHECKPOINT_AT_OPEN } from '../log/counting';
 import { tailRun } from './mend';
-import { stateImageRead, stateInitialize } from './state';
+import { stateImageLacks, stateImageRead, stateInitialize } from './state';
 
 import {
   TREE_ROOM, levelCount, listReference, metaRecount, node, nodeCheckpoint, nodeLoaded, slotHold, treeHeightNow, treeInitialize, treeRoom, treeSize,
@@ -477,7 +477,7 @@ function treeLoad(ticket: u32): u32 {
   while (true) {
     if (loadRound == 0) {
       let pages = min(BATCH, levelCount(loadLevel));
-      if (lacks(pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks))) return MEMORY;
+      if (lacksTimes(imageMost, 3 * BLOCK_BYTES, pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks))) return MEMORY;
       batchCount = 0;
       if (loadLevel == 0 && loadAt == 0 && !order) {
         if (lacks(levelCount(0) * 4 + 65536)) return MEMORY;
@@ -491,7 +491,10 @@ function treeLoad(ticket: u32): u32 {
       if (!batchCount) {
         if (loadLevel) loadLevel--;
         else if (loadKind < PAGE_LEAVES) {
-          if (loadKind == PAGE_STATE && !stateTake()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
+          if (loadKind == PAGE_STATE) {
+            if (stateImageLacks(stateBytes)) return MEMORY;
+            if (!stateTake()) return failAt(ERROR_CORRUPT, 0xffffffff, 1);
+          }
           loadKind++;
         } else {
           free(order);
@@ -604,6 +607,7 @@ function imageUnlink(image: u32): void {
 function imageAdd(fragment: u32, slot: u32): u32 {
   let image = imageFor(fragment);
   if (!image) return 0;
+  imageMost = max(imageMost, load<u32>(image, 12));
   let part = image + IMAGE_HEAD + <u32>load<u16>(fragment, G_INDEX) * 12;
   if (load<u32>(part)) return 0;
   let bytes = <u32>load<u16>(fragment, G_BYTES);
@@ -618,6 +622,8 @@ function imageAdd(fragment: u32, slot: u32): u32 {
   return image;
 }
 
+/** Fragments of the largest image so far, which takes several batches: it is joined in the end, and read, a history into memory of its own. */
+let imageMost: u32 = 0;
 let joined: u32 = 0;
 let joinedBytes: u32 = 0;
 let joinedReference: u32 = 0;

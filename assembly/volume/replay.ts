@@ -4,7 +4,7 @@ import { allocate, free, resize, freeAt, allocateBlocks } from '../std/allocator
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_BAD_RECORD_ENDS_LOG, PLANT_STALE_INCARNATION, planted } from '../std/plant';
-import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, lacks } from '../abi/status';
+import { DONE, ERROR_CORRUPT, ERROR_IO, ERROR_LIMIT, ERROR_NO_SPACE, MEMORY, PLAN, fail, failAt, lacks, lacksTimes } from '../abi/status';
 import { READ, T_RESULT, WRITE, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT, VOLUME_NONE } from '../format/constants';
 import { blockSeed } from '../format/key';
@@ -36,9 +36,9 @@ import {
   C_CUT_FOLLOWED, C_FOOTERLESS_REPLAYED, C_FOOTER_MENDED, C_INCARNATION_REFUSED, C_STREAM_MERGE, C_STRIPE_CUT, C_TAIL_DATA_BAD, C_TAIL_GAP,
   C_TAIL_TORN,
 } from '../log/counting';
-import { recordMemory } from './admit';
 import { FILL_MARGIN, cutFind, cutTo, incarnationStart, isStale, lifeBegin, openedRoot, startSequence } from './root';
-import { operationApply, operationRoom, payloadBytes, spaceForward } from './state';
+import { TRIM_LEAVES } from './readwrite';
+import { OPERATION_LACKS, operationApply, operationLacks, operationResult, payloadBytes, spaceForward } from './state';
 import { headersToEntries } from './sums';
 import { bump, clear } from '../std/bytes';
 
@@ -542,7 +542,6 @@ export function replayRun(ticket: u32): u32 {
       if (status != DONE) return status;
       if (load<u32>(at, K_STATE) != 1) continue; // it did not verify: the log ends before it
     }
-    if (lacks(recordMemory(160) + 300 * leafRoom())) return MEMORY;
     let status = apply(which, at);
     if (status != DONE) return status;
     applied = last;
@@ -726,6 +725,21 @@ function padded(which: u32): bool {
   return true;
 }
 
+/** Entries of the record at hand that are applied, and where the next one's block is: memory ran short in between. */
+let resumed: u32 = 0;
+let resumedPlace: u32 = 0;
+function resume(entry: u32, place: u32): u32 {
+  resumed = entry;
+  resumedPlace = place;
+  return MEMORY;
+}
+
+/** A trim stopped for want of memory: room for many leaves more, since it begins anew. */
+function trimLacks(): u32 {
+  lacksTimes(TRIM_LEAVES, leafRoom(), 0);
+  return MEMORY;
+}
+
 function apply(which: u32, at: usize): u32 {
   let item = walkAt(which, load<u32>(at, K_ITEM));
   let volume = load<u32>(item, W_VOLUME);
@@ -742,8 +756,8 @@ function apply(which: u32, at: usize): u32 {
     let payload = header + RECORD_FIXED_BYTES;
     let bytes = load<u32>(header, R_PAYLOAD);
     if (!payloadBytes(payload, 3840)) return failAt(ERROR_CORRUPT, id, block);
-    if (lacks(operationRoom(payload))) return MEMORY;
-    if (!operationApply(payload, bytes, first)) return failAt(ERROR_CORRUPT, id, block);
+    if (operationLacks(payload)) return MEMORY;
+    if (!operationApply(payload, bytes, first)) return operationResult == OPERATION_LACKS ? trimLacks() : failAt(ERROR_CORRUPT, id, block);
   } else {
     let footerEntry = header ? 0 : load<u32>(at, K_AREA) + FOOTER_FIXED_BYTES + slot * ENTRY_BYTES;
     let move = header ? kind == RECORD_MOVE : (load<u8>(footerEntry, 1) & <u8>SLOT_FLAG_MOVE) != 0;
@@ -756,13 +770,16 @@ function apply(which: u32, at: usize): u32 {
       if (from) sourceBlock = (header ? load<u32>(header, R_SOURCE_SEGMENT) : load<u32>(footerEntry, 10)) * load<u32>(from, V_SEGMENT_BLOCKS);
     }
     let entries = header ? <u32>load<u16>(header, R_ENTRIES) : blocks;
-    let place = block + 1;
-    if (RAID) { // the smaller core does without: it has no room for it
+    let place = resumed ? resumedPlace : block + 1;
+    if (RAID && !resumed) { // the smaller core does without: it has no room for it
       let entry = header ? header + RECORD_FIXED_BYTES : footerEntry + ENTRY_BYTES;
       for (let i: u32 = 0; i < entries; i++, entry += ENTRY_BYTES) tableExpect(entrySpace(entry), entryBlock(entry));
       tableWarm();
     }
-    for (let i: u32 = 0; i < entries; i++) {
+    for (let i = resumed; i < entries; i++) {
+      // A history may be of megabytes: room for one entry at a time then, else for some.
+      let room = leafRoom();
+      if (!RAID || room > 1048576 ? lacks(room) : (i & 15) == 0 && lacks(16 * room)) return resume(i, place);
       let entry = header ? header + RECORD_FIXED_BYTES + i * ENTRY_BYTES : footerEntry + (1 + i) * ENTRY_BYTES;
       let space = entrySpace(entry);
       let sequence = first + <u64>i;
@@ -778,12 +795,16 @@ function apply(which: u32, at: usize): u32 {
       if (!spacePointer(space) || entryBirth(entry) != epoch || beyond) return failAt(ERROR_CORRUPT, id, block);
       if (entryKind(entry) == ENTRY_TRIM) {
         if (entrySum(entry) > 300 * <u64>leafBlocks) return failAt(ERROR_CORRUPT, id, block);
-        tableTrim(space, entryBlock(entry), entrySum(entry), entryBirth(entry), sequence);
+        if (!tableTrim(space, entryBlock(entry), entrySum(entry), entryBirth(entry), sequence)) {
+          resume(i, place);
+          return trimLacks();
+        }
       } else {
         tablePut(space, entryBlock(entry), id, place, entryBirth(entry), sequence);
         place++;
       }
     }
+    resumed = 0;
   }
   // The segment's own record: it is in the replay range.
   let segment = segmentOf(volume, index);

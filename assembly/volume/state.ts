@@ -7,7 +7,7 @@
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { count } from '../std/counters';
 import { capacityAfter, listRemove } from '../std/list';
-import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE } from '../abi/status';
+import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, lacksTimes } from '../abi/status';
 import { BLOCK_BYTES, SPACE_NONE } from '../format/constants';
 import {
   SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
@@ -245,6 +245,9 @@ export function operationPrepare(payload: u32): u32 {
   return ERROR_RANGE;
 }
 
+/** Bytes of the state's image, about: it was as long when it was last read or written, and has grown since. */
+export let stateBytesNow: u32 = 0;
+
 /** Bytes of a prepared payload as it goes into the log. */
 export function operationBytes(payload: u32): u32 {
   let bytes = OP_FIXED_BYTES + payloadName(load<u16>(payload, 2));
@@ -252,26 +255,33 @@ export function operationBytes(payload: u32): u32 {
   return bytes;
 }
 
-/** Memory that applying the operation takes, at most. */
-export function operationRoom(payload: u32): u32 {
-  let room: u32 = 65536 + SNAPSHOT_BYTES + sourceCount * (MEMBER_BYTES + 4096) + snapshotCapacity * 8 + 4096;
+/** Whether the memory that applying the operation takes at most is not there. */
+export function operationLacks(payload: u32): bool {
+  let room: u32 = 69632 + SNAPSHOT_BYTES + sourceCount * (MEMBER_BYTES + 4096 + snapshotCapacity * 12) + snapshotCapacity * 8;
   let op = <u32>load<u16>(payload);
-  if (op == OP_MERGE) room += (min(leafCount(load<u32>(payload, 4)), leafCount(load<u32>(payload, 16))) + 64) * leafRoom() + leafCount(load<u32>(payload, 4)) * 16;
-  if (op == OP_RESIZE) room += trimRoom(load<u32>(payload, 4));
-  return room;
+  let leaves: u32 = 2;
+  if (op == OP_MERGE) {
+    let parent = leafCount(load<u32>(payload, 4));
+    leaves = min(parent, leafCount(load<u32>(payload, 16))) + 64;
+    room += parent * 16;
+  }
+  return lacksTimes(leaves, leafRoom(), room);
 }
 
-/** Memory that trimming the whole of a space takes: holes over everything that its parents have. */
-export function trimRoom(space: u32): u32 {
-  let room: u32 = 8 * leafRoom();
-  for (let up = spaceParent(space), hops = 0; up != SPACE_NONE && hops < 64; up = spaceParent(up), hops++) room += leafCount(up) * 96 + leafRoom();
-  return room + leafCount(space) * 64;
+/** Leaves that trimming all of a space may change: its own, and holes over everything that its parents have. */
+export function trimLeaves(space: u32): u32 {
+  let leaves = leafCount(space);
+  for (let up = spaceParent(space), hops = 0; up != SPACE_NONE && hops < 64; up = spaceParent(up), hops++) leaves += leafCount(up);
+  return leaves;
 }
 
 export let operationResult: u32 = 0;
+/** Memory ran short in the middle: it is to be applied again, before anything else. */
+export const OPERATION_LACKS: u32 = 0xffffffff;
 
-/** Applies an operation, live or in replay. Payloads from disk are checked: false means that this one cannot be. */
+/** Applies an operation, live or in replay. Payloads from disk are checked: false means that this one cannot be, or what the result says. */
 export function operationApply(payload: u32, bytes: u32, at: u64): bool {
+  operationResult = 0;
   if (bytes < OP_FIXED_BYTES) return false;
   let op = <u32>load<u16>(payload);
   let nameBytes = <u32>load<u16>(payload, 2);
@@ -313,7 +323,10 @@ export function operationApply(payload: u32, bytes: u32, at: u64): bool {
     if (!spacePointer(a) || !sizeAllowed(b)) return false;
     let from = blocksOf(b);
     let to = blocksOf(spaceSizeBytes(a));
-    if (to > from) tableTrim(a, from, to - from, epoch, at);
+    if (to > from && !tableTrim(a, from, to - from, epoch, at)) {
+      operationResult = OPERATION_LACKS;
+      return false;
+    }
     spaceResize(a, b);
     return true;
   }
@@ -388,6 +401,7 @@ function snapshotAllocate(members: u32): u32 {
 function snapshotTake(id: u32, volume: u32, only: u32, createdAt: f64, flags: u32, name: u32, nameBytes: u32): void {
   let members = membersOf(volume, only);
   let snapshot = snapshotAllocate(members);
+  if (RAID) stateBytesNow += SNAPSHOT_BYTES + members * 32;
   store<u32>(snapshot, id, Y_ID);
   store<u32>(snapshot, volume, Y_VOLUME);
   store<u32>(snapshot, epoch, Y_EPOCH);
@@ -473,7 +487,9 @@ export function stateImageBytes(): u32 {
 }
 
 export function stateImageWrite(into: u32): void {
-  clear(into, stateImageBytes());
+  let bytes = stateImageBytes();
+  if (RAID) stateBytesNow = bytes;
+  clear(into, bytes);
   store<u32>(into, STATE_VERSION);
   store<u32>(into, epoch, 4);
   store<u32>(into, nextSnapshotId, 8);
@@ -591,14 +607,15 @@ export function stateImageRead(from: u32, length: u32): bool {
       at += 16 + padded(sourceBytes);
     }
   }
+  if (RAID) stateBytesNow = length;
   if (forwardTotal * 16 > end - at) return false;
   for (let i: u32 = 0; i < forwardTotal; i++, at += 16) forwardAdd(load<u32>(at), load<u32>(at, 4), load<u64>(at, 8));
   return true;
 }
 
-/** Memory that reading a state image of this length takes, at most: members and names are padded to their bounds. */
-export function stateImageRoom(length: u32): u32 {
-  return length * 80 + 262144;
+/** Whether the memory that reading a state image of this length takes at most is not there: members and names are padded to their bounds. */
+export function stateImageLacks(length: u32): bool {
+  return lacksTimes(20, length, 262144);
 }
 
 // Getters for the host: one thing at a time, into the exchange buffer.

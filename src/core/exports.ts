@@ -110,7 +110,7 @@ export interface CoreExports extends TicketExports {
   currentEpoch(): number;
   figure(n: number): number;
   volumeFigure(id: number, n: number): number;
-  counter(n: number): number;
+  counter?(n: number): number;
   /** One finding of CHECK into the exchange buffer, its length; 0: no more. To be taken after each step. */
   problemTake(): number;
 

@@ -644,7 +644,9 @@ export class Loop {
   /** The client goes away; the ticket goes on without touching the client's buffer. */
   #giveUp(ticket: Ticket, reason: unknown): void {
     if (ticket.settled) return;
-    const rest = ticket.kind === KIND.WRITE && ticket.id >= 0 ? ticket.buffer?.slice() : undefined;
+    const { buffer } = ticket;
+    // One that was transferred cannot be copied, and is no use: #copy says what becomes of the write.
+    const rest = ticket.kind === KIND.WRITE && ticket.id >= 0 ? (buffer?.length === ticket.length ? buffer.slice() : buffer) : undefined;
     if (ticket.id < 0) {
       ticket.ended = true;
       this.#queue = this.#queue.filter((other) => other !== ticket);

@@ -377,7 +377,7 @@ class World {
   #end(): void {
     const core = this.#driver?.core;
     this.commands += this.#driver?.commands ?? 0;
-    if (core) for (let i = 0; i < COUNTERS; i++) (this.counters[i] as number) += core.counter(i);
+    if (core) for (let i = 0; i < COUNTERS; i++) (this.counters[i] as number) += core.counter?.(i) ?? 0;
     this.#driver = undefined;
   }
 

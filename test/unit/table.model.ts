@@ -162,17 +162,11 @@ export class World {
       case 'put':
         core.tablePut(change.space, BigInt(change.block), volumeOf(change.address), blockOf(change.address), change.birth, s);
         break;
-      case 'trim': {
-        let at = change.block;
-        const end = change.block + change.count;
-        while (at < end) {
-          ensure(core, core.leafRoom() * 4);
-          const part = Number(core.tableTrimPart(change.space, BigInt(at), BigInt(end - at), 3));
-          core.tableTrim(change.space, BigInt(at), BigInt(part), change.epoch, s);
-          at += part;
-        }
+      case 'trim':
+        // Little memory at a time, so that it stops and is called again.
+        while (core.tableTrim(change.space, BigInt(change.block), BigInt(change.count), change.epoch, s) === 0)
+          ensure(core, core.leafRoom() * 2);
         break;
-      }
       case 'move':
         core.tableMove(
           change.space,

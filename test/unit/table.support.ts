@@ -53,8 +53,8 @@ export interface TableCore {
   lookupBatch(space: number, epoch: number, vblocks: number, count: number, out: number): void;
   tableOwns(space: number, vblock: bigint, birth: number, volume: number, block: number): number;
   tablePut(space: number, vblock: bigint, volume: number, block: number, birth: number, sequence: bigint): void;
-  tableTrim(space: number, vblock: bigint, count: bigint, epoch: number, sequence: bigint): void;
-  tableTrimPart(space: number, vblock: bigint, count: bigint, leaves: number): bigint;
+  tableTrim(space: number, vblock: bigint, count: bigint, epoch: number, sequence: bigint): number;
+  trimFirst(space: number, vblock: bigint): bigint;
   tableMove(
     space: number,
     vblock: bigint,

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { isSyncDevice, type StorageDevice } from '../../src/device/device.ts';
@@ -37,6 +38,32 @@ class HoldingDevice extends MemoryDevice {
     if (!this.holding) return super.write(offset, from);
     return new Promise((_, reject) => this.held.push(() => reject(new VarveError('VARVE_IO', 'writing'))));
   }
+}
+
+/** Keeps reads back when it is told so. */
+class WaitingDevice extends MemoryDevice {
+  waiting = false;
+  readonly waiters: (() => void)[] = [];
+  override async read(offset: number, into: Uint8Array): Promise<void> {
+    if (this.waiting) await new Promise<void>((resolve) => this.waiters.push(resolve));
+    return super.read(offset, into);
+  }
+  goOn(): void {
+    this.waiting = false;
+    for (const resume of this.waiters.splice(0)) resume();
+  }
+}
+
+/** A log in which every read goes to the device, and waits. */
+async function waiting(virtualBytes: number): Promise<{ device: WaitingDevice; log: Log; volume: VirtualVolume }> {
+  const device = new WaitingDevice('16MiB');
+  const made = await createLog({ devices: [device], virtualBytes });
+  await made.volume.write(0, new Uint8Array(virtualBytes).fill(0xaa));
+  await made.log.close();
+  const { log, volume } = await openLog(made.volumes);
+  await volume.read(0, new Uint8Array(1)); // sums are loaded
+  device.waiting = true;
+  return { device, log, volume };
 }
 
 deviceConformance(
@@ -217,6 +244,70 @@ describe('a virtual volume', () => {
     const before = into.slice();
     await volume.flush();
     expect(into).toEqual(before);
+    await log.close();
+  });
+});
+
+describe('calls that meet', () => {
+  it('what a resize cuts off stays cut off, whoever writes and resizes meanwhile', async () => {
+    const { device, log, volume } = await waiting(7000);
+    const cut = volume.resize(6000);
+    await nextTask();
+    const grown = volume.resize(20_000);
+    const written = volume.write(6500, new Uint8Array(100).fill(0xbb));
+    await nextTask();
+    expect(device.waiters.length).toBe(1);
+    device.goOn();
+    await cut;
+    await grown;
+    const outcome = await written.then(
+      () => 'written',
+      (error: unknown) => error,
+    );
+    const bytes = await readBack(volume, 0, 20_000);
+    const expected = new Uint8Array(20_000).fill(0xaa, 0, 6000);
+    if (outcome === 'written') expected.fill(0xbb, 6500, 6600);
+    else expect(outcome).toBeInstanceOf(RangeError);
+    expect(Buffer.compare(bytes, expected)).toBe(0);
+    await log.close();
+  });
+
+  it('an aborted write whose buffer was transferred rejects, and nothing else happens', async () => {
+    const { device, log, volume } = await waiting(8192);
+    const control = new AbortController();
+    const bytes = new Uint8Array(100).fill(1);
+    const written = volume.write(10, bytes, { signal: control.signal });
+    await nextTask();
+    structuredClone(bytes, { transfer: [bytes.buffer] });
+    control.abort(new Error('enough'));
+    await expect(written).rejects.toThrow('enough');
+    device.goOn();
+    await volume.flush();
+    const found = new Uint8Array(1);
+    await volume.read(4096, found);
+    expect(found[0]).toBe(0xaa);
+    await log.close();
+  });
+});
+
+describe('the core without RAID', () => {
+  it('goes on after any number of flushes that failed once', async () => {
+    const core = new Uint8Array(readFileSync(new URL('../../build/core.wasm', import.meta.url)));
+    let failing = false;
+    const device = new FaultDevice(new MemoryDevice('64MiB'), ({ op }) => {
+      if (!failing || op === 'read') return undefined;
+      failing = false;
+      return { kind: 'fail' };
+    });
+    const { log, volume } = await createLog({ devices: [device], core });
+    for (let round = 0; round < 40; round++) {
+      await volume.write(round * BLOCK, pattern(BLOCK, round));
+      await volume.flush();
+      await volume.write((100 + round) * BLOCK, pattern(BLOCK, round));
+      failing = true;
+      await volume.flush();
+    }
+    expect(log.figures().failedReadOnly).toBe(false);
     await log.close();
   });
 });

@@ -1,0 +1,187 @@
+// The core asks for memory before it takes it. Here is little of it, or much that is needed: what it asks for has to be enough, also in logs with large leaves,
+// histories and names, and where there is no more it says so and goes on.
+import { readFileSync } from 'node:fs';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { createLog, deviceBytes, openLog } from '../../bench/harness/log.ts';
+import { StampDevice } from '../../bench/harness/stamp-device.ts';
+import { stamp } from '../../bench/harness/workload.ts';
+import { CoreMemory } from '../../src/core/memory.ts';
+
+const BLOCK = 4096;
+const GIB = 2 ** 30;
+const PART = 256; // blocks of a write
+const core = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(new URL(`../../build/${name}.wasm`, import.meta.url)));
+const context = (name: string) => ({ core: core(name), toy: true, directory: '', say: () => undefined });
+
+/** Blocks that a StampDevice keeps in 8 bytes. */
+const bytes = new Uint8Array(PART * BLOCK);
+function stamped(first: number, version: number, count = PART): Uint8Array {
+  for (let index = 0; index < count; index++) stamp(bytes, index * BLOCK, first + index, version);
+  return bytes.subarray(0, count * BLOCK);
+}
+
+const isStamped = async (
+  device: { read(offset: number, into: Uint8Array): Promise<void> },
+  block: number,
+  version: number,
+): Promise<void> => {
+  const found = new Uint8Array(BLOCK);
+  await device.read(block * BLOCK, found);
+  expect(Buffer.compare(found, stamped(block, version, 1))).toBe(0);
+};
+
+afterEach(() => vi.restoreAllMocks());
+
+describe.each(['core', 'core.raid'])('%s', (name) => {
+  it.each(['resize', 'discard'])('10 GiB under a snapshot are cut off (%s), and the log opens after a crash', async (how) => {
+    const device = new StampDevice(13 * GIB);
+    const size = 10 * GIB;
+    const { log, volume } = await createLog(context(name), device, { virtualBytes: size });
+    for (let block = 0; block < size / BLOCK; block += PART) await volume.write(block * BLOCK, stamped(block, 1));
+    await volume.snapshot('kept');
+    if (how === 'resize') await volume.resize(BLOCK);
+    else await volume.discard(0, size);
+    await volume.flush();
+    await log.abandon();
+    const again = await openLog(context(name), device);
+    expect(again.volume.sizeBytes).toBe(how === 'resize' ? BLOCK : size);
+    for (const block of [0, 12345, size / BLOCK - 1]) await isStamped(again.volume.at('kept'), block, 1);
+    if (how === 'discard') {
+      const found = new Uint8Array(BLOCK);
+      await again.volume.read(size - BLOCK, found);
+      expect(found.every((byte) => byte === 0)).toBe(true);
+    }
+    await again.log.close();
+  });
+
+  it('thousands of snapshots of a hundred sources are read again', async () => {
+    const device = new StampDevice(deviceBytes(512, 64));
+    const { log } = await createLog(context(name), device, { virtualBytes: GIB, segmentBlocks: 64 });
+    for (let source = 0; source < 127; source++) await log.createSource(0, `source ${source}`, GIB);
+    for (let at = 0; at < 2500; at++) await log.snapshot(0, `snapshot ${at}`);
+    await log.close();
+    const again = await openLog(context(name), device, { segmentBlocks: 64 });
+    expect(again.log.snapshots().length).toBe(2500);
+    expect(again.log.snapshots()[2499]!.members.length).toBe(128);
+    await again.log.close();
+  });
+
+  it('a leaf with a history of megabytes is written and replayed without asking for gigabytes', async () => {
+    const asked: number[] = [];
+    const { grow } = CoreMemory.prototype;
+    vi.spyOn(CoreMemory.prototype, 'grow').mockImplementation(function (this: CoreMemory, pages) {
+      asked.push(pages);
+      return grow.call(this, pages);
+    });
+    const device = new StampDevice(deviceBytes(300));
+    const { log, volume } = await createLog(context(name), device, { virtualBytes: GIB });
+    const ROUNDS = 300;
+    for (let round = 0; round < ROUNDS; round++) {
+      await volume.write(0, stamped(0, round));
+      await volume.write(PART * BLOCK, stamped(PART, round));
+      await volume.snapshot(`${round}`);
+    }
+    await log.checkpoint();
+    await volume.write(0, stamped(0, ROUNDS));
+    await volume.flush();
+    await log.abandon();
+    const again = await openLog(context(name), device);
+    await isStamped(again.volume, 5, ROUNDS);
+    for (const round of [0, 17, ROUNDS - 1]) await isStamped(again.volume.at(`${round}`), 300, round);
+    await again.log.close();
+    expect(Math.max(...asked) * 65536).toBeLessThan(128 * 2 ** 20);
+  });
+});
+
+it('a log that grows at random takes not many times the memory that it uses', async () => {
+  const device = new StampDevice(deviceBytes(300));
+  const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: 2 ** 50 });
+  for (let at = 0; at < 150_000; at++) await volume.write(at * 512 * BLOCK, stamped(at * 512, 1, 1));
+  const { heapExtentBytes, heapUsedBytes } = log.figures();
+  expect(heapExtentBytes).toBeLessThan(4 * heapUsedBytes);
+  await log.close();
+});
+
+describe('where there is no more memory', () => {
+  it('a space that could be merged stays, and nothing else', async () => {
+    const device = new StampDevice(deviceBytes(900, 64));
+    const LEAVES = 3000;
+    const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: 2 ** 40, segmentBlocks: 64 });
+    for (let leaf = 0; leaf < LEAVES; leaf++) await volume.write(leaf * 512 * BLOCK, stamped(leaf * 512, 1, 1));
+    await volume.snapshot('a');
+    const kept = await volume.rollback('a');
+    for (let leaf = 0; leaf < LEAVES; leaf++) await volume.write((leaf * 512 + 1) * BLOCK, stamped(leaf * 512 + 1, 2, 1));
+    await volume.flush();
+    let denied = 0;
+    vi.spyOn(CoreMemory.prototype, 'grow').mockImplementation(() => {
+      denied++;
+      return false;
+    });
+    await volume.deleteSnapshot(kept);
+    await volume.deleteSnapshot('a');
+    await vi.waitFor(() => expect(denied).toBeGreaterThan(0));
+    vi.restoreAllMocks();
+    await volume.write(0, stamped(0, 3, 1));
+    await volume.flush();
+    await isStamped(volume, 512, 1);
+    await isStamped(volume, 513, 2);
+    await log.close();
+  });
+});
+
+describe('a log that is full of what describes its data', () => {
+  const fill = async (write: (at: number) => Promise<void>): Promise<number> => {
+    for (let at = 0; ; at++) {
+      try {
+        await write(at);
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'VARVE_NO_SPACE' });
+        return at;
+      }
+    }
+  };
+
+  it('with one block in each leaf is trimmed, loses its snapshot, and closes', async () => {
+    const device = new StampDevice(deviceBytes(512, 64));
+    const choice = { virtualBytes: 2 ** 50, segmentBlocks: 64 };
+    const { log, volume } = await createLog(context('core.raid'), device, choice);
+    const count = await fill(async (at) => {
+      await volume.write(at * 512 * BLOCK, stamped(at * 512, 1, 1));
+      if (at === 1500) await volume.snapshot('kept');
+    });
+    expect(count).toBeGreaterThan(2000);
+    await volume.flush();
+    await volume.discard(0, count * 512 * BLOCK);
+    await log.close();
+    for (let round = 0; round < 2; round++) {
+      const again = await openLog(context('core.raid'), device, choice);
+      for (let at = 0; at < 500; at++) {
+        await again.volume.discard(at * BLOCK, BLOCK);
+        await again.volume.flush();
+      }
+      if (round === 1) {
+        await isStamped(again.volume.at('kept'), 512, 1);
+        await again.volume.deleteSnapshot('kept');
+        for (let at = 0; at < 500; at++) await again.volume.write(at * 512 * BLOCK, stamped(at * 512, 2, 1));
+      }
+      await again.log.close();
+    }
+  });
+
+  it('of snapshots with long names loses them again, and closes', async () => {
+    const device = new StampDevice(deviceBytes(64, 32));
+    const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: GIB, segmentBlocks: 32 });
+    await volume.write(0, stamped(0, 1, 1));
+    const name = (at: number): string => `${at} ${'x'.repeat(200)}`;
+    const count = await fill((at) => volume.snapshot(name(at)));
+    expect(count).toBeGreaterThan(1000);
+    for (let at = 0; at < 20; at++) await volume.deleteSnapshot(name(at));
+    await volume.discard(0, BLOCK);
+    await log.close();
+    const again = await openLog(context('core.raid'), device, { segmentBlocks: 32 });
+    expect(again.volume.snapshots().length).toBe(count - 20);
+    for (let at = 20; at < 200; at++) await again.volume.deleteSnapshot(name(at));
+    await again.volume.write(0, stamped(0, 2, 1));
+    await again.log.close();
+  });
+});
