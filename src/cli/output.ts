@@ -18,8 +18,8 @@ export class Output {
   #begun = false;
   #lineShown = false;
   #shownAt = 0;
-  /** Into a regular file: the stream would take a write that the disk has no room for in part for done. */
-  readonly #isFile = isRegularFile();
+  /** Not by the stream: see `isWrittenItself`. */
+  readonly #isWrittenItself = isWrittenItself();
 
   constructor(json: boolean) {
     this.json = json;
@@ -47,7 +47,7 @@ export class Output {
   async bytes(bytes: Uint8Array | string): Promise<void> {
     if (this.#gone !== null) throw this.#gone;
     this.#begun = true;
-    if (this.#isFile) return writeAll(bytes);
+    if (this.#isWrittenItself) return writeAll(bytes);
     await new Promise<void>((resolve, reject) => {
       process.stdout.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error)));
     }).catch((error: unknown) => {
@@ -88,9 +88,14 @@ export class Output {
   }
 }
 
-function isRegularFile(): boolean {
+/**
+ * Files and devices: of a file the stream takes a write that the disk has no room for in part for done, and to a block device it writes nothing at all, without
+ * a word. Pipes, sockets and terminals are left to it.
+ */
+function isWrittenItself(): boolean {
   try {
-    return fstatSync(STDOUT).isFile();
+    const stat = fstatSync(STDOUT);
+    return stat.isFile() || stat.isBlockDevice() || (stat.isCharacterDevice() && process.stdout.isTTY !== true);
   } catch {
     return false; // closed: writing says so
   }

@@ -1,5 +1,5 @@
 // The main job on raw block devices, as its users do it, and what keeps a device from being taken: what is on it already, who holds it.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -7,7 +7,7 @@ import { StoragePool } from '../../src/node.ts';
 import { foreignSignature } from '../../src/pool/signature.ts';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { BlockDevices, system } from '../block-devices.ts';
-import { BLOCK, equal, failure, json, MIB, noise, varve } from './support.ts';
+import { BLOCK, equal, failure, json, MAIN, MIB, noise, varve } from './support.ts';
 
 const devices = new BlockDevices();
 afterAll(() => devices.dispose());
@@ -76,6 +76,41 @@ describe.each(KINDS)('on %s', (_kind, make) => {
     const { stdout } = varve('cat', `${pool}/disk`, '--length', '4096');
     expect(stdout.every((byte) => byte === 9) && stdout.length === 4096).toBe(true);
     json('snapshot', `${pool}/disk@yes`);
+  });
+});
+
+describe('a block device as stdin and stdout', () => {
+  const redirected = (redirection: string, ...args: string[]): ReturnType<typeof spawnSync> =>
+    spawnSync('bash', ['-c', `exec "$@" ${redirection}`, 'bash', process.execPath, MAIN, ...args]);
+
+  it('is written by cat and diff, and read by write', () => {
+    const pool = devices.fresh();
+    const device = devices.loop(3 * MIB);
+    const image = noise(new Uint8Array(3 * MIB), 1);
+    writeFileSync(device, image);
+    json('init', pool, '--volume-size', '16MiB');
+    json('create', `${pool}/v`, '--size', '3MiB');
+    json('snapshot', `${pool}/v@s`);
+    expect(redirected(`< ${device}`, 'write', `${pool}/v`)).toMatchObject({ status: 0 });
+    expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
+
+    const target = devices.loop(3 * MIB);
+    expect(redirected(`> ${target}`, 'cat', `${pool}/v`)).toMatchObject({ status: 0 });
+    expect(equal(readFileSync(target), image)).toBe(true);
+    expect(redirected(`> ${target}`, 'diff', `${pool}/v`, '--from', 's', '--json')).toMatchObject({ status: 0 });
+    const text = readFileSync(target, 'latin1');
+    expect(JSON.parse(text.slice(0, text.indexOf(']') + 1))).toMatchObject([{ offset: 0, length: 3 * MIB, kind: 'data' }]);
+
+    // One that is too small takes what it can, and that is no success.
+    const small = redirected(`> ${devices.loop(MIB)}`, 'cat', `${pool}/v`);
+    expect(small.status).toBe(1);
+    expect(String(small.stderr)).toContain('ENOSPC');
+    const full = redirected('> /dev/full', 'cat', `${pool}/v`);
+    expect(full.status).toBe(1);
+    const directory = redirected('< /', 'write', `${pool}/v`);
+    expect(directory.status).toBe(1);
+    expect(String(directory.stderr)).toContain('a directory');
+    expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
   });
 });
 
