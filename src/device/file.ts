@@ -35,6 +35,8 @@ export interface FileDeviceOptions {
   readonly exclusive?: boolean | undefined;
   /** Past the page cache (O_DIRECT), where the platform and the file system have that; see `FileDevice.direct`. For `RawDevice`, which knows how. */
   readonly direct?: boolean | undefined;
+  /** A descriptor with the lock that keeps others from the file: the lock then also outlives this process as long as a discard does that it has begun. */
+  readonly lockFd?: number | undefined;
   /** Permissions of a file that is made; default 0o600. */
   readonly mode?: number | undefined;
 }
@@ -149,6 +151,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   /** What is at the path. */
   readonly kind: 'file' | 'block';
   readonly #fd: number;
+  readonly #lockFd: number | undefined;
   /**
    * What makes something durable goes through this one, flushes and writes with `fua` alike. It may be `#fd`. Never two of them: Linux tells each descriptor once
    * of a write that failed, so a second one would tell of the same failure again, to the retry.
@@ -185,8 +188,17 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   #closed: Promise<void> | undefined;
   #drained: (() => void) | undefined;
 
-  private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
+  private constructor(
+    path: string,
+    fd: number,
+    sizeBytes: number,
+    readOnly: boolean,
+    kind: 'file' | 'block',
+    direct: boolean,
+    lockFd: number | undefined,
+  ) {
     this.#fd = fd;
+    this.#lockFd = lockFd;
     // Now, not when it is first asked for: a descriptor tells of failures since it was opened.
     this.#throughFd = readOnly ? fd : openThrough(fd, kind, direct);
     this.supports = { discard: !readOnly && canPunch(), fua: this.#throughFd === fd ? 'emulated' : 'native', sync: true, persistent: true };
@@ -249,7 +261,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
         }
         sizeBytes = wanted;
       }
-      return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct);
+      return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct, options.lockFd);
     } catch (error) {
       fs.closeSync(fd);
       // It was not there before, and whoever asked does not get it: nobody else would take it away.
@@ -435,7 +447,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       if (length === 0) return resolve();
       this.#inFlight++;
       this.#cleaned()
-        .then(() => punch(this.#fd, this.kind, offset, length))
+        .then(() => punch(this.#fd, this.kind, offset, length, this.#lockFd))
         .then(
           () => this.#ended(resolve),
           (error: unknown) => this.#ended(reject, error),
@@ -446,7 +458,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   discardSync(offset: number, length: number): void {
     this.#checkDiscard(offset, length);
     if (this.kind === 'block') this.flushSync(); // see #cleaned
-    if (length > 0) punchSync(this.#fd, this.kind, offset, length);
+    if (length > 0) punchSync(this.#fd, this.kind, offset, length, this.#lockFd);
   }
 
   /** Linux refuses (EBUSY) to discard what is dirty in the page cache of a block device that is claimed. */

@@ -133,7 +133,8 @@ export class DirectoryPool extends StoragePool {
       if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
-          const device = await openMemberDevice(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
+          const how = { readOnly, noFollow: file.inside, exclusive: !readOnly, lockFd: lock.descriptor };
+          const device = await openMemberDevice(file.location, how);
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;
@@ -286,7 +287,8 @@ class DirectoryPlace implements PoolPlace {
 
   async make(id: number, uuid: string, sizeBytes: number, prepare: (device: StorageDevice) => Promise<void>): Promise<FoundDevice> {
     const name = memberFileName(id, uuid);
-    const device = await FileDevice.open(join(this.path, name), { create: 'exclusive', sizeBytes, noFollow: true });
+    const how = { create: 'exclusive', sizeBytes, noFollow: true, lockFd: this.#lock.descriptor } as const;
+    const device = await FileDevice.open(join(this.path, name), how);
     this.#made?.push(name);
     try {
       await prepare(device);

@@ -48,6 +48,11 @@ export class PoolLock {
     throw new VarveError('VARVE_LOCKED', `locking ${path}`, { detail: 'the lock file keeps being replaced' });
   }
 
+  /** For children that go on when this process is killed: the lock is there until the last of them ends. */
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
   /** @throws VarveError `VARVE_FENCED` when the file at the path is no longer the one that is locked. */
   check(): void {
     if (this.#descriptor === -1) throw new VarveError('VARVE_FENCED', `checking the lock ${this.path}`, { detail: 'it was released' });
