@@ -7,6 +7,7 @@
 // Views of the core's memory are legal buffers; the plan loop sees to it that they stay put while a call is in flight.
 import * as fs from 'node:fs';
 import * as os from 'node:os';
+import { dirname } from 'node:path';
 import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import { lockDescriptor, unlockDescriptor } from './claim.ts';
@@ -550,6 +551,12 @@ export function syncDirectory(path: string): void {
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** As `syncDirectory`, for directories that `mkdir` made on the way to this one: `madeFrom` is what it answered, the outermost of them. */
+export function syncMadeDirectories(path: string, madeFrom: string | undefined): void {
+  if (madeFrom === undefined) return;
+  for (let at = path; at.length >= madeFrom.length && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));
 }
 
 const CODES: Readonly<Record<string, VarveErrorCode>> = {

@@ -28,7 +28,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import { FileDevice, syncDirectory } from '../device/file.ts';
+import { FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
 import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
@@ -99,6 +99,7 @@ export class DirectoryPool extends StoragePool {
       const place = new DirectoryPlace(directory, lock, made);
       const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
       const parts = await createParts(place, found, options);
+      syncMadeDirectories(directory, madeFrom);
       endMaking(directory);
       const pool = new DirectoryPool(parts, options);
       places.set(pool, place);

@@ -1,6 +1,6 @@
 // A pool directory when the system does something rare at the wrong moment. The tests put a function of node:fs, or a program on the PATH, in the place of the
 // real one; Deno lets neither be replaced, so these run under Node alone.
-import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,5 +58,26 @@ describe('a pool directory', () => {
       delete process.env['WITHOUT'];
     }
     expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
+  });
+
+  it('is durable in all directories that were made for it', async () => {
+    const above = fresh();
+    mkdirSync(above);
+    const path = join(above, 'a', 'b', 'pool');
+    const synced: string[] = [];
+    const { fsyncSync } = fs;
+    fs.fsyncSync = (descriptor) => {
+      synced.push(readlinkSync(`/proc/self/fd/${descriptor}`));
+      fsyncSync(descriptor);
+    };
+    syncBuiltinESMExports();
+    try {
+      await made(path);
+    } finally {
+      fs.fsyncSync = fsyncSync;
+      syncBuiltinESMExports();
+    }
+    for (const directory of [above, join(above, 'a'), join(above, 'a', 'b'), path]) expect(synced).toContain(directory);
+    expect(synced).not.toContain(root);
   });
 });
