@@ -15,8 +15,6 @@ import {
   closeSync,
   constants,
   fstatSync,
-  fsyncSync,
-  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -25,7 +23,6 @@ import {
   rmdirSync,
   statSync,
   unlinkSync,
-  writeSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
@@ -337,20 +334,26 @@ class DirectoryPlace implements PoolPlace {
   }
 
   async remember(pool: string, members: readonly MemberRecord[]): Promise<void> {
-    const directoryInode = String(lstatSync(this.path, { bigint: true }).ino);
+    const directoryInode = inodeOf(this.path);
     const text = `${JSON.stringify({ pool, directoryInode, members: members.map(({ uuid, path }) => ({ uuid, path })) }, null, 2)}\n`;
     if (text === this.#remembered) return;
     const target = join(this.path, CACHE_NAME);
     const temporary = `${target}.new`;
     remove(temporary);
-    const descriptor = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600);
     try {
-      writeSync(descriptor, text);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
+      const bytes = new TextEncoder().encode(text);
+      const file = FileDevice.openSync(temporary, { create: 'exclusive', sizeBytes: bytes.length, noFollow: true });
+      try {
+        file.writeSync(0, bytes);
+        file.flushSync();
+      } finally {
+        file.closeSync();
+      }
+      renameSync(temporary, target);
+    } catch (error) {
+      remove(temporary);
+      throw error;
     }
-    renameSync(temporary, target);
     syncDirectory(this.path);
     this.#remembered = text;
   }
@@ -414,7 +417,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
     const location = resolve(path);
     found.set(location, { path: location, location, inside: false });
   }
-  const trusted = cache !== undefined && cache.directoryInode === String(statSync(directory, { bigint: true }).ino);
+  const trusted = cache !== undefined && cache.directoryInode === inodeOf(directory);
   for (const path of cache?.paths ?? []) {
     if (found.has(path) || MEMBER_FILE.test(path)) continue;
     if (!isAbsolute(path))
@@ -475,6 +478,11 @@ function removeDirectories(directory: string, outermost: string): void {
   } catch {
     // somebody has put something into it
   }
+}
+
+/** Of the directory itself, also where a symbolic link leads to it. */
+function inodeOf(directory: string): string {
+  return String(statSync(directory, { bigint: true }).ino);
 }
 
 function remove(path: string): void {

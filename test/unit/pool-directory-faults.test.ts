@@ -80,4 +80,31 @@ describe('a pool directory', () => {
     for (const directory of [above, join(above, 'a'), join(above, 'a', 'b'), path]) expect(synced).toContain(directory);
     expect(synced).not.toContain(root);
   });
+
+  it('keeps its pool.json when there is no room for a new one', async () => {
+    const path = fresh();
+    await made(path);
+    const before = readFileSync(join(path, 'pool.json'), 'utf8');
+    const pool = await StoragePool.open(path);
+    const { writeSync } = fs;
+    let room = 100;
+    fs.writeSync = ((descriptor: number, bytes: Uint8Array, offset: number, length: number, position: number) => {
+      const isIt = readlinkSync(`/proc/self/fd/${descriptor}`).includes('pool.json');
+      if (isIt && room === 0) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+      const taken = isIt ? Math.min(room, length) : length;
+      if (isIt) room -= taken;
+      return writeSync(descriptor, bytes, offset, taken, position);
+    }) as typeof writeSync;
+    syncBuiltinESMExports();
+    try {
+      await pool.createVolume('w', { size: '4MiB' });
+    } finally {
+      fs.writeSync = writeSync;
+      syncBuiltinESMExports();
+      await pool.close();
+    }
+    expect(room).toBe(0);
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe(before);
+    expect(readdirSync(path)).not.toContain('pool.json.new');
+  });
 });

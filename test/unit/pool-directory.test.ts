@@ -225,6 +225,18 @@ describe('a pool directory', () => {
     await (await StoragePool.open(copy)).close();
   });
 
+  it('keeps them when it is reached by a symbolic link', async () => {
+    const device = join(root, `device-${count}`);
+    writeFileSync(device, '');
+    truncateSync(device, 16 * MIB);
+    const target = fresh();
+    mkdirSync(target);
+    const path = fresh();
+    symlinkSync(target, path);
+    await made(path, { devices: [device] });
+    for (const way of [path, target, path]) await (await StoragePool.open(way)).close();
+  });
+
   it('refuses a device with something on it, unless forced', async () => {
     const device = join(root, `used-${count}`);
     writeFileSync(device, 'my letters');
