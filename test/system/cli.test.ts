@@ -361,6 +361,31 @@ describe('the command line', () => {
     expect(varve(['cat', `${pool}/v@s`, '--length', '4MiB']).stdout.equals(noise(4 * MIB, 1))).toBe(true);
   });
 
+  it('does not stop for a hang-up that it was started to ignore', async () => {
+    const pool = fresh();
+    ok('init', pool, '--volume-size', '16MiB');
+    ok('create', `${pool}/v`, '--size', '4MiB');
+    for (const [start, status] of [
+      ['"$@" <&3 &', 1],
+      ['nohup "$@" <&3 &', 0],
+      [`trap '' HUP; "$@" <&3 &`, 0],
+    ] as const) {
+      const written = firstWrite(pool);
+      const shell = spawn('bash', ['-c', `exec 3<&0; ${start} echo $!; wait $!`, 'bash', process.execPath, main, 'write', `${pool}/v`], {
+        stdio: ['pipe', 'pipe', 'ignore'],
+      });
+      const exited = new Promise((resolve) => shell.once('exit', resolve));
+      const pid = await new Promise<Buffer>((resolve) => shell.stdout.once('data', resolve));
+      shell.stdin.on('error', () => undefined);
+      shell.stdin.write(noise(2 * MIB, count));
+      await written();
+      process.kill(Number(pid), 'SIGHUP');
+      await sleep(200);
+      shell.stdin.end();
+      expect(await exited, start).toBe(status);
+    }
+  });
+
   it('keeps what was flushed when it is killed, and is clean afterwards', async () => {
     const pool = fresh();
     ok('init', pool, '--volume-size', '16MiB');
