@@ -64,6 +64,23 @@ export async function withPool<T>(path: string, args: Arguments, mode: Mode, use
   return result;
 }
 
+/** For what fills a device and takes no signal: Ctrl-C closes the pool under it. The next open for writing goes on with the filling. */
+export async function untilStopped<T>(pool: StoragePool, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const stop = (): void => void pool.close().catch(() => undefined); // told by the next close
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    signal.throwIfAborted();
+    const result = await work();
+    signal.throwIfAborted();
+    return result;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
 export async function withVolume<T>(
   reference: Reference,
   args: Arguments,

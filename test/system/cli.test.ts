@@ -361,6 +361,38 @@ describe('the command line', () => {
     expect(varve(['cat', `${pool}/v@s`, '--length', '4MiB']).stdout.equals(noise(4 * MIB, 1))).toBe(true);
   });
 
+  it.each(['replace', 'spare'])('stops %s on Ctrl-C in the middle of filling a device, and goes on at the next open', async (verb) => {
+    const pool = fresh();
+    const devices = Array.from({ length: 3 }, () => {
+      const device = fresh();
+      writeFileSync(device, '');
+      truncateSync(device, 256 * MIB);
+      return device;
+    });
+    const [first, second, next] = devices as [string, string, string];
+    ok('init', pool, '--raid', '1', '--device', first, '--device', second);
+    ok('create', `${pool}/v`, '--size', '1GiB');
+    expect(varve(['write', `${pool}/v`], noise(128 * MIB, 1)).status).toBe(0);
+    if (verb === 'spare') rmSync(second);
+    const before = statSync(next).blocks;
+    const args = verb === 'spare' ? ['--device', next] : ['--volume', '0', '--device', second, next];
+    const child = spawn(process.execPath, [main, verb, pool, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let told = '';
+    child.stderr.on('data', (bytes: Buffer) => (told += bytes.toString()));
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    while (child.exitCode === null && statSync(next).blocks - before < (8 * MIB) / 512) await sleep(2);
+    child.kill('SIGINT');
+    expect(await exited, told).toBe(1);
+    expect(told).toBe('varve: stopped by SIGINT; nothing is lost\n');
+    const states = (): string[] =>
+      json<Status>('status', pool).storageVolumes.flatMap((volume) => volume.devices.map(({ state }) => state));
+    expect(states()).toEqual(['online', 'rebuilding']);
+    ok('scrub', pool);
+    expect(states()).toEqual(['online', 'online']);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+    for (const device of devices) rmSync(device, { force: true });
+  });
+
   it('does not stop for a hang-up that it was started to ignore', async () => {
     const pool = fresh();
     ok('init', pool, '--volume-size', '16MiB');
