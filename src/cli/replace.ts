@@ -9,7 +9,8 @@ export const replace: Verb = {
   summary: 'puts a device in the place of a member, failed or living, and fills it',
   details: [
     'NEW may be OLD: what is there is made anew. Without NEW it is a file in the pool directory. OLD is a path as `status` shows it, or a uuid.',
-    'Cut off, it goes on when the pool is next opened for writing. Exit status 1 when something could not be filled, or was damaged before.',
+    'Cut off while it fills, it goes on when the pool is next opened for writing. Cut off before, it is to be called again; where NEW is OLD the member may',
+    'be out then, and need --force. Exit status 1 when something could not be filled, or was damaged before.',
   ],
   options: {
     volume: { kind: 'count', value: 'ID', help: 'the storage volume' },
