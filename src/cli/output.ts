@@ -4,6 +4,7 @@ import { fstatSync, writeSync } from 'node:fs';
 import { formatSize } from '../units.ts';
 
 const STDOUT = 1;
+const CLEAR_LINE = '\r\u001b[K';
 
 /** The reader of our output went away; nothing is wrong, there is only nobody left to tell. */
 export class ReaderGone extends Error {
@@ -66,8 +67,8 @@ export class Output {
   }
 
   note(message: string): void {
-    this.endProgress();
-    process.stderr.write(`varve: note: ${message}\n`);
+    this.#lineShown = false;
+    note(message);
   }
 
   /** One line that is drawn over, ten times a second at most. */
@@ -78,13 +79,13 @@ export class Output {
     this.#shownAt = now;
     this.#lineShown = true;
     const percent = totalBytes === 0 ? 100 : Math.floor((doneBytes / totalBytes) * 100);
-    process.stderr.write(`\r\u001b[K${what}  ${String(percent).padStart(3)} %  ${formatSize(doneBytes)} of ${formatSize(totalBytes)}`);
+    process.stderr.write(`${CLEAR_LINE}${what}  ${String(percent).padStart(3)} %  ${formatSize(doneBytes)} of ${formatSize(totalBytes)}`);
   }
 
   endProgress(): void {
     if (!this.#lineShown) return;
     this.#lineShown = false;
-    process.stderr.write('\r\u001b[K');
+    process.stderr.write(CLEAR_LINE);
   }
 }
 
@@ -109,6 +110,11 @@ function writeAll(data: Uint8Array | string): void {
     if (written === 0) throw new Error('writing the output: expected some bytes to be taken, none were');
     done += written;
   }
+}
+
+/** Worth knowing, and no failure. */
+export function note(message: string): void {
+  process.stderr.write(`${process.stderr.isTTY === true ? CLEAR_LINE : ''}varve: note: ${message}\n`);
 }
 
 /** Rows as aligned columns; a column whose heading starts with `>` is aligned to the right. */
