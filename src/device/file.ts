@@ -575,7 +575,8 @@ const CODES: Readonly<Record<string, VarveErrorCode>> = {
   ENXIO: 'VARVE_UNSUPPORTED',
 };
 
-function errnoOf(error: unknown): string | undefined {
+/** The system's name for what went wrong, ENOENT say, if the system said it. */
+export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   if ('code' in error && typeof error.code === 'string') return error.code;
   // Deno 2.9 gives a code to the more frequent errors only: EFBIG and EDQUOT come as `File too large (os error 27)`.

@@ -25,7 +25,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import { FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
+import { errnoOf, FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
 import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
@@ -125,6 +125,7 @@ export class DirectoryPool extends StoragePool {
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), readOnly ? 'shared' : 'exclusive');
     const place = new DirectoryPlace(directory, lock, undefined);
     const found: FoundDevice[] = [];
+    let unopened: unknown;
     try {
       const notes: string[] = [];
       const cache = readCache(directory, notes);
@@ -136,6 +137,11 @@ export class DirectoryPool extends StoragePool {
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;
+          if (!isAbsent(error)) {
+            // Without it a pool that is written to would call it missing.
+            if (!readOnly) throw error;
+            unopened ??= error;
+          }
           notes.push(messageOf(error));
         }
       }
@@ -152,7 +158,7 @@ export class DirectoryPool extends StoragePool {
     } catch (error) {
       for (const { device } of found) await device.close();
       lock.release();
-      throw error;
+      throw unopened !== undefined && isVarveError(error, 'VARVE_NOT_FOUND') ? unopened : error;
     }
   }
 
@@ -429,6 +435,15 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
     else found.set(path, { path, location: path, inside: false });
   }
   return [...found.values()];
+}
+
+/** What says of a path that there is no device of a pool, now: nothing, something else, or one that does not answer. */
+const ABSENCE: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ENXIO', 'ENODEV', 'ENOMEDIUM', 'EIO', 'ELOOP', 'EISDIR']);
+
+/** Is there no device? There may be one that this process may not open, or not now (EACCES, EMFILE). */
+function isAbsent(error: unknown): boolean {
+  const errno = errnoOf(error instanceof VarveError ? error.cause : error);
+  return errno === undefined ? isVarveError(error, 'VARVE_UNSUPPORTED') : ABSENCE.has(errno);
 }
 
 /** Does the directory hold a pool, as far as names can tell? */

@@ -107,4 +107,40 @@ describe('a pool directory', () => {
     expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe(before);
     expect(readdirSync(path)).not.toContain('pool.json.new');
   });
+
+  it('does not take a member that may not be opened, or not now, for one that is gone', async () => {
+    const path = fresh();
+    await (await StoragePool.init(path, { volumeSize: '16MiB', raid: '1' })).close();
+    const [first, second] = volumeFiles(path).map((name) => join(path, name)) as [string, string];
+    const states = async (): Promise<string[]> => {
+      await using pool = await StoragePool.open(path, { readOnly: true });
+      return (await pool.status()).storageVolumes.flatMap(({ devices }) => devices.map(({ state }) => state)).toSorted();
+    };
+    const { openSync } = fs;
+    let refused = '';
+    let errno = '';
+    fs.openSync = (where, ...how) => {
+      if (String(where).startsWith(refused)) throw Object.assign(new Error(`${errno}: refused`), { code: errno });
+      return openSync(where, ...how);
+    };
+    syncBuiltinESMExports();
+    try {
+      for (errno of ['EACCES', 'EPERM', 'EROFS', 'EMFILE', 'ENFILE', 'ENOMEM']) {
+        refused = second;
+        await expect(StoragePool.open(path), errno).rejects.toThrow(`${errno}: refused`);
+        expect(await states()).toEqual(['missing', 'online']);
+        refused = join(path, 'volume-');
+        await expect(StoragePool.open(path, { readOnly: true }), errno).rejects.toThrow(`${errno}: refused`);
+      }
+      refused = 'nothing';
+      expect(await states()).toEqual(['online', 'online']);
+      refused = first;
+      errno = 'ENXIO';
+      await (await StoragePool.open(path)).close();
+      expect(await states()).toEqual(['missing', 'online']);
+    } finally {
+      fs.openSync = openSync;
+      syncBuiltinESMExports();
+    }
+  });
 });
