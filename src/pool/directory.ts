@@ -31,6 +31,7 @@ import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
+import { formatUuid, LABEL_BYTES } from './label.ts';
 import { PoolLock } from './lock.ts';
 import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
@@ -124,7 +125,7 @@ export class DirectoryPool extends StoragePool {
     const readOnly = options.readOnly ?? false;
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), readOnly ? 'shared' : 'exclusive');
     const place = new DirectoryPlace(directory, lock, undefined);
-    const found: FoundDevice[] = [];
+    const found: (FoundDevice & { readonly device: SyncStorageDevice })[] = [];
     let unopened: unknown;
     try {
       const notes: string[] = [];
@@ -145,7 +146,10 @@ export class DirectoryPool extends StoragePool {
           notes.push(messageOf(error));
         }
       }
-      const parts = await openParts(place, found, options, cache?.pool);
+      const labels = found.map((each) => ({ ...each, says: labelOf(each.device) }));
+      // Of two copies of a member the first one counts.
+      const ordered = [...labels.filter(hasItsName), ...labels.filter((each) => !hasItsName(each))];
+      const parts = await openParts(place, ordered, options, poolIdOf(directory, cache, ordered, notes));
       const pool = new DirectoryPool({ ...parts, notes: [...notes, ...parts.notes] }, options);
       places.set(pool, place);
       try {
@@ -193,6 +197,7 @@ export class DirectoryPool extends StoragePool {
     const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
     const doing = 'replacing a member';
     if (path === undefined) {
+      this.deviceOf(doing, volumeId, named); // before anything is made
       const made = await this.makeMember(volumeId);
       try {
         return await this.replaceMember(volumeId, named, made, options);
@@ -405,6 +410,60 @@ function readCache(directory: string, notes: string[]): Cache | undefined {
   }
 }
 
+/** What a front label says, for what decides nothing about what is written: its checksum is not looked at. */
+interface Said {
+  readonly pool: string;
+  readonly device: string;
+}
+
+interface Labelled extends FoundDevice {
+  readonly says: Said | undefined;
+}
+
+const LABEL_MAGIC = 'VARVELBL';
+const LABEL_POOL_AT = 48;
+const LABEL_DEVICE_AT = 64;
+
+function labelOf(device: SyncStorageDevice): Said | undefined {
+  const label = new Uint8Array(LABEL_BYTES);
+  try {
+    device.readSync(0, label);
+  } catch {
+    return undefined; // opening the pool says what is wrong
+  }
+  if (Buffer.from(label.buffer, 0, LABEL_MAGIC.length).toString('latin1') !== LABEL_MAGIC) return undefined;
+  const uuidAt = (at: number): string => formatUuid(label.subarray(at, at + 16));
+  return { pool: uuidAt(LABEL_POOL_AT), device: uuidAt(LABEL_DEVICE_AT) };
+}
+
+function hasItsName({ path, says }: Labelled): boolean {
+  return path !== null && says !== undefined && isFileOfMember(path, says.device);
+}
+
+/**
+ * The pool that is meant: that of `pool.json`, unless all that is in the directory is another one's. Where devices outside were named for this directory, they may
+ * be what is missing.
+ */
+function poolIdOf(directory: string, cache: Cache | undefined, devices: readonly Labelled[], notes: string[]): string | undefined {
+  if (cache === undefined) return undefined;
+  const inside = devices.filter(({ path }) => path !== null && MEMBER_FILE.test(path));
+  const outside = isOf(directory, cache) && cache.paths.some((path) => isAbsolute(path));
+  if (
+    inside.length === 0 ||
+    outside ||
+    inside.some(({ says }) => says === undefined) ||
+    devices.some(({ says }) => says?.pool === cache.pool)
+  )
+    return cache.pool;
+  notes.push(`${CACHE_NAME} names pool ${cache.pool}, of which there is nothing here; left alone`);
+  return undefined;
+}
+
+/** Was it written in this directory? */
+function isOf(directory: string, cache: Cache): boolean {
+  return cache.directoryInode === inodeOf(directory);
+}
+
 interface Candidate {
   /** As the catalogue keeps it. */
   readonly path: string;
@@ -423,7 +482,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
     const location = resolve(path);
     found.set(location, { path: location, location, inside: false });
   }
-  const trusted = cache !== undefined && cache.directoryInode === inodeOf(directory);
+  const trusted = cache !== undefined && isOf(directory, cache);
   for (const path of cache?.paths ?? []) {
     if (found.has(path) || MEMBER_FILE.test(path)) continue;
     if (!isAbsolute(path))

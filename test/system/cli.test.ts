@@ -305,6 +305,9 @@ describe('the command line', () => {
       fails(2, ...args);
     }
     fails(1, 'status', pool);
+    const raid = fresh();
+    ok('init', raid, '--volume-size', '16MiB', '--raid', '1');
+    expect(fails(1, 'replace', raid, '--volume', '9', '--device', 'x')).toContain('no such storage volume');
     expect(varve(['--help']).status).toBe(0);
     expect(ok('replicate', '--help')).toContain('--snapshot NAME');
     const failure = varve(['status', pool, '--json']);
