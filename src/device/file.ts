@@ -585,7 +585,7 @@ export function errnoOf(error: unknown): string | undefined {
 }
 
 /** What the system said, as a VarveError; those that are one already stay. */
-function failed(doing: string, error: unknown): Error {
+export function failed(doing: string, error: unknown): Error {
   if (error instanceof VarveError || error instanceof RangeError || error instanceof TypeError) return error;
   return new VarveError(CODES[errnoOf(error) ?? ''] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });
 }

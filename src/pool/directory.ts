@@ -25,7 +25,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import { errnoOf, FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
+import { errnoOf, failed, FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
 import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
@@ -71,7 +71,8 @@ export class DirectoryPool extends StoragePool {
   /**
    * Makes a pool in a directory, which is made if it is not there, and opens it.
    *
-   * @throws VarveError `VARVE_EXISTS` when there is a pool, or something on a device (see `force`); `VARVE_LOCKED`, `VARVE_LIMIT`, `VARVE_IO`
+   * @throws VarveError `VARVE_EXISTS` when there is a pool, or something on a device (see `force`); `VARVE_LOCKED`, `VARVE_LIMIT`, `VARVE_NO_SPACE`,
+   *   `VARVE_READ_ONLY`, `VARVE_IO`
    */
   static async init(path: string, options: InitPoolOptions = {}): Promise<DirectoryPool> {
     const doing = `making a pool in '${path}'`;
@@ -81,17 +82,23 @@ export class DirectoryPool extends StoragePool {
     try {
       madeFrom = mkdirSync(directory, { recursive: true, mode: 0o700 });
     } catch (cause) {
-      throw new VarveError('VARVE_IO', doing, { detail: messageOf(cause), cause });
+      throw failed(doing, cause);
     }
     if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
-    const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    let lock: PoolLock;
+    try {
+      lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    } catch (error) {
+      if (madeFrom !== undefined && !isVarveError(error, 'VARVE_LOCKED')) removeDirectories(directory, madeFrom);
+      throw error;
+    }
     if (isPool(directory)) {
       // Somebody made it meanwhile: nothing in it is ours to take away.
       lock.release();
       throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
     }
     const opened: SyncStorageDevice[] = [];
-    const made: string[] = [];
+    const made: Made[] = [];
     try {
       beginMaking(directory, options.devices ?? []);
       const place = new DirectoryPlace(directory, lock, made);
@@ -103,13 +110,16 @@ export class DirectoryPool extends StoragePool {
       places.set(pool, place);
       return pool;
     } catch (error) {
-      for (const device of opened) await device.close();
-      for (const file of made) remove(join(directory, file));
-      remove(join(directory, CACHE_NAME));
-      remove(join(directory, MAKING_NAME));
-      if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
-      lock.release();
-      throw error;
+      for (const device of [...opened, ...made.map((each) => each.device)]) await device.close().catch(() => undefined);
+      try {
+        for (const name of [...made.map((each) => each.name), CACHE_NAME, MAKING_NAME]) remove(join(directory, name));
+        if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
+      } catch {
+        // The error that is told is the first; what stays is taken for cut off by the next.
+      } finally {
+        lock.release();
+      }
+      throw failed(doing, error);
     }
   }
 
@@ -280,15 +290,20 @@ async function openGiven(
   return found;
 }
 
+interface Made {
+  readonly name: string;
+  readonly device: FileDevice;
+}
+
 class DirectoryPlace implements PoolPlace {
   readonly path: string;
   readonly #lock: PoolLock;
   /** Files made so far, for `init` to take them away again when it fails. */
-  readonly #made: string[] | undefined;
+  readonly #made: Made[] | undefined;
   #remembered = '';
   onLost: ((error: VarveError) => void) | undefined;
 
-  constructor(directory: string, lock: PoolLock, made: string[] | undefined) {
+  constructor(directory: string, lock: PoolLock, made: Made[] | undefined) {
     this.path = directory;
     this.#lock = lock;
     this.#made = made;
@@ -298,7 +313,7 @@ class DirectoryPlace implements PoolPlace {
     const name = memberFileName(id, uuid);
     const how = { create: 'exclusive', sizeBytes, noFollow: true, lockFd: this.#lock.descriptor } as const;
     const device = await FileDevice.open(join(this.path, name), how);
-    this.#made?.push(name);
+    this.#made?.push({ name, device });
     try {
       await prepare(device);
       syncDirectory(this.path);

@@ -123,6 +123,14 @@ describe('a full file system below the pool', () => {
     expect(json('check', pool)).toMatchObject({ clean: true });
   });
 
+  it('is what init says, and nothing is left of it', () => {
+    const directory = small(4);
+    fill(directory, 0);
+    const device = devices.loop(16 * MIB);
+    expect(failure('init', join(directory, 'a', 'pool'), '--device', device)).toBe('VARVE_NO_SPACE');
+    expect(readdirSync(directory)).toEqual(['fill']);
+  });
+
   it('is given free space back by compact', () => {
     const directory = small(32);
     const pool = join(directory, 'pool');

@@ -143,4 +143,36 @@ describe('a pool directory', () => {
       syncBuiltinESMExports();
     }
   });
+
+  it('that cannot be made leaves no lock and no open file, whatever fails in addition', async () => {
+    const path = join(fresh(), 'pool');
+    const { renameSync, unlinkSync } = fs;
+    fs.renameSync = () => {
+      throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+    };
+    let stays = 'making';
+    fs.unlinkSync = (where) => {
+      if (String(where).endsWith(stays)) throw Object.assign(new Error('no'), { code: 'EPERM' });
+      unlinkSync(where);
+    };
+    syncBuiltinESMExports();
+    const opened = (): string[] =>
+      readdirSync('/proc/self/fd')
+        .map((name) => (fs.existsSync(`/proc/self/fd/${name}`) ? readlinkSync(`/proc/self/fd/${name}`) : ''))
+        .filter((where) => where.startsWith(path));
+    try {
+      // Neither before it is made nor when it is cleaned up.
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_READ_ONLY'));
+      expect(opened()).toEqual([]);
+      stays = 'nothing';
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
+      expect(opened()).toEqual([]);
+      expect(readdirSync(path)).toEqual(['lock']);
+    } finally {
+      fs.renameSync = renameSync;
+      fs.unlinkSync = unlinkSync;
+      syncBuiltinESMExports();
+    }
+    await made(path);
+  });
 });
