@@ -8,7 +8,7 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { dirname } from 'node:path';
-import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
+import { isVarveError, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import { lockDescriptor, unlockDescriptor } from './claim.ts';
 import { canPunch, punch, punchSync } from './punch.ts';
@@ -238,12 +238,12 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       fd = openAs(path, flags | directFlag, options);
     } catch (error) {
       // EINVAL: a file system that has no direct I/O.
-      if (!direct || errnoOf(error) !== 'EINVAL') throw failed(doing, error);
+      if (!direct || errnoOf(error) !== 'EINVAL') throw notOpened(doing, error, readOnly);
       direct = false;
       try {
         fd = openAs(path, flags, options);
       } catch (again) {
-        throw failed(doing, again);
+        throw notOpened(doing, again, readOnly);
       }
     }
     try {
@@ -588,6 +588,14 @@ export function errnoOf(error: unknown): string | undefined {
 export function failed(doing: string, error: unknown): Error {
   if (error instanceof VarveError || error instanceof RangeError || error instanceof TypeError) return error;
   return new VarveError(CODES[errnoOf(error) ?? ''] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });
+}
+
+/** One that may not even be read is not merely read-only. */
+function notOpened(doing: string, error: unknown, readOnly: boolean): Error {
+  const told = failed(doing, error);
+  return readOnly && isVarveError(told, 'VARVE_READ_ONLY')
+    ? new VarveError('VARVE_IO', doing, { detail: messageOf(error), cause: error })
+    : told;
 }
 
 /** Opens with O_EXCL where the runtime can. */

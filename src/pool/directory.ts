@@ -143,7 +143,7 @@ export class DirectoryPool extends StoragePool {
       if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
-          const how = { readOnly, noFollow: file.inside, exclusive: !readOnly, lockFd: lock.descriptor };
+          const how = { readOnly, noFollow: file.inside, exclusive: !readOnly, lockFd: readOnly ? undefined : lock.descriptor };
           const device = await openMemberDevice(file.location, how);
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {

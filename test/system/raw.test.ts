@@ -1,6 +1,7 @@
 // The main job on raw block devices, as its users do it, and what keeps a device from being taken: what is on it already, who holds it.
 import { spawn, spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { StoragePool } from '../../src/node.ts';
@@ -112,6 +113,24 @@ describe('a block device as stdin and stdout', () => {
     expect(String(directory.stderr)).toContain('a directory');
     expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
   });
+});
+
+it('a pool on a file system that is read-only is read, with its lock file and without, and not written', () => {
+  const directory = devices.fresh();
+  mkdirSync(directory);
+  system('mount', '-t', 'tmpfs', 'tmpfs', directory);
+  devices.onDispose(() => system('umount', directory));
+  const pool = join(directory, 'pool');
+  json('init', pool, '--volume-size', '16MiB');
+  json('create', `${pool}/v`, '--size', '1MiB');
+  for (const lock of [true, false]) {
+    if (!lock) rmSync(join(pool, 'lock'));
+    system('mount', '-o', 'remount,ro', directory);
+    expect(varve('cat', `${pool}/v`).stdout.length).toBe(MIB);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+    expect(failure('snapshot', `${pool}/v@s`)).toBe('VARVE_READ_ONLY');
+    system('mount', '-o', 'remount,rw', directory);
+  }
 });
 
 describe('what is on a device already', () => {
