@@ -277,6 +277,13 @@ describe('the command line', () => {
     expect(readFileSync(path).equals(before)).toBe(true);
     expect(varve(['check', pool, '--repair']).status).toBe(0);
     expect(varve(['check', pool]).status).toBe(0);
+    // Its only device, zeroed and gone.
+    for (const harm of [() => writeFileSync(path, new Uint8Array(whole.length)), () => rmSync(path)]) {
+      harm();
+      const lost = varve(['check', pool, '--json']);
+      expect(lost.status).toBe(1);
+      expect(JSON.parse(lost.stdout.toString())).toMatchObject({ clean: false, problems: [{ code: 'VARVE_NOT_FOUND', where: pool }] });
+    }
   });
 
   it('tells wrong usage from failure', () => {
