@@ -1,4 +1,5 @@
 import { isVarveError } from '../errors.ts';
+import { isPool } from '../pool/directory.ts';
 import type { CheckResult } from '../pool/report.ts';
 import { shown } from './output.ts';
 import { POOL_OPTIONS, withPool, type Verb } from './verb.ts';
@@ -19,7 +20,8 @@ export const check: Verb = {
       result = await withPool(args.at(0), args, args.has('repair') ? 'write' : 'read', (pool) => pool.check({ signal, onProgress }));
     } catch (error) {
       // A pool that is too damaged to be opened is what a check is there to find.
-      if (!isVarveError(error) || !FINDINGS.has(error.code)) throw error;
+      const isFinding = isVarveError(error) && (FINDINGS.has(error.code) || (error.code === 'VARVE_NOT_FOUND' && isPool(args.at(0))));
+      if (!isFinding) throw error;
       result = { clean: false, problems: [{ code: error.code, where: args.at(0), message: error.message }], notes: [] };
     }
     await output.result(result, () => [

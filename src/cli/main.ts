@@ -22,6 +22,7 @@ import { resize } from './resize.ts';
 import { restore } from './restore.ts';
 import { rollback } from './rollback.ts';
 import { scrub } from './scrub.ts';
+import { onStop } from './signals.ts';
 import { snapshot } from './snapshot.ts';
 import { spare } from './spare.ts';
 import { status } from './status.ts';
@@ -77,7 +78,7 @@ async function main(argv: readonly string[]): Promise<number> {
     if (stop.signal.aborted) process.exit(1);
     stop.abort(new Error(`stopped by ${signal}`));
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  onStop(onSignal);
   try {
     if (name === undefined) throw new UsageError('a verb is missing; `varve --help` lists them');
     if (name === '--help' || name === '-h' || name === 'help') {

@@ -4,6 +4,7 @@ import { fstatSync, writeSync } from 'node:fs';
 import { formatSize } from '../units.ts';
 
 const STDOUT = 1;
+const CLEAR_LINE = '\r\u001b[K';
 
 /** The reader of our output went away; nothing is wrong, there is only nobody left to tell. */
 export class ReaderGone extends Error {
@@ -18,8 +19,8 @@ export class Output {
   #begun = false;
   #lineShown = false;
   #shownAt = 0;
-  /** Into a regular file: the stream would take a write that the disk has no room for in part for done. */
-  readonly #isFile = isRegularFile();
+  /** Not by the stream: see `isWrittenItself`. */
+  readonly #isWrittenItself = isWrittenItself();
 
   constructor(json: boolean) {
     this.json = json;
@@ -47,7 +48,7 @@ export class Output {
   async bytes(bytes: Uint8Array | string): Promise<void> {
     if (this.#gone !== null) throw this.#gone;
     this.#begun = true;
-    if (this.#isFile) return writeAll(bytes);
+    if (this.#isWrittenItself) return writeAll(bytes);
     await new Promise<void>((resolve, reject) => {
       process.stdout.write(bytes, (error) => (error === null || error === undefined ? resolve() : reject(error)));
     }).catch((error: unknown) => {
@@ -66,8 +67,8 @@ export class Output {
   }
 
   note(message: string): void {
-    this.endProgress();
-    process.stderr.write(`varve: note: ${message}\n`);
+    this.#lineShown = false;
+    note(message);
   }
 
   /** One line that is drawn over, ten times a second at most. */
@@ -78,19 +79,24 @@ export class Output {
     this.#shownAt = now;
     this.#lineShown = true;
     const percent = totalBytes === 0 ? 100 : Math.floor((doneBytes / totalBytes) * 100);
-    process.stderr.write(`\r\u001b[K${what}  ${String(percent).padStart(3)} %  ${formatSize(doneBytes)} of ${formatSize(totalBytes)}`);
+    process.stderr.write(`${CLEAR_LINE}${what}  ${String(percent).padStart(3)} %  ${formatSize(doneBytes)} of ${formatSize(totalBytes)}`);
   }
 
   endProgress(): void {
     if (!this.#lineShown) return;
     this.#lineShown = false;
-    process.stderr.write('\r\u001b[K');
+    process.stderr.write(CLEAR_LINE);
   }
 }
 
-function isRegularFile(): boolean {
+/**
+ * Files and devices: of a file the stream takes a write that the disk has no room for in part for done, and to a block device it writes nothing at all, without
+ * a word. Pipes, sockets and terminals are left to it.
+ */
+function isWrittenItself(): boolean {
   try {
-    return fstatSync(STDOUT).isFile();
+    const stat = fstatSync(STDOUT);
+    return stat.isFile() || stat.isBlockDevice() || (stat.isCharacterDevice() && process.stdout.isTTY !== true);
   } catch {
     return false; // closed: writing says so
   }
@@ -104,6 +110,11 @@ function writeAll(data: Uint8Array | string): void {
     if (written === 0) throw new Error('writing the output: expected some bytes to be taken, none were');
     done += written;
   }
+}
+
+/** Worth knowing, and no failure. */
+export function note(message: string): void {
+  process.stderr.write(`${process.stderr.isTTY === true ? CLEAR_LINE : ''}varve: note: ${message}\n`);
 }
 
 /** Rows as aligned columns; a column whose heading starts with `>` is aligned to the right. */

@@ -1,7 +1,7 @@
 import type { DirectoryPool } from '../pool/directory.ts';
 import { shown } from './output.ts';
 import { UsageError } from './parse.ts';
-import { withPool, type Verb } from './verb.ts';
+import { untilStopped, withPool, type Verb } from './verb.ts';
 
 export const spare: Verb = {
   name: 'spare',
@@ -17,11 +17,13 @@ export const spare: Verb = {
     force: { kind: 'flag', help: 'take a device that has something on it' },
   },
   positionals: [1, 1],
-  async run(args, { output }) {
+  async run(args, { output, signal }) {
     const device = args.text('device');
     if (device === undefined) throw new UsageError('--device is missing: say which device is the spare');
     const id = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
-      (pool as DirectoryPool).addSpareDevice(device, { force: args.has('force'), only: args.has('failed-only') ? 'faulted' : undefined }),
+      untilStopped(pool, signal, () =>
+        (pool as DirectoryPool).addSpareDevice(device, { force: args.has('force'), only: args.has('failed-only') ? 'faulted' : undefined }),
+      ),
     );
     await output.result({ id, device }, [`${shown(device)} is a spare`]);
   },

@@ -1,10 +1,10 @@
 // What a verb is, and what several of them do alike: open the pool and close it whatever happens, pick a source, tell progress.
 
-import { DirectoryPool, isPool } from '../pool/directory.ts';
+import { DirectoryPool, isPool, type OpenPoolOptions } from '../pool/directory.ts';
 import type { StoragePool } from '../pool/pool.ts';
 import type { VirtualVolume } from '../volume/volume.ts';
-import { VarveError } from '../errors.ts';
-import type { Output } from './output.ts';
+import { isVarveError, messageOf, VarveError } from '../errors.ts';
+import { note, type Output } from './output.ts';
 import { UsageError, type Arguments, type OptionSpecs, type Reference } from './parse.ts';
 
 export interface Context {
@@ -46,13 +46,13 @@ export const POOL_OPTIONS: OptionSpecs = {
 /** `reclaim`: writes, and gives free space back in the end. */
 export type Mode = 'read' | 'write' | 'reclaim';
 
-/** Opens the pool, does something with it, and closes it, also when that failed. */
+/**
+ * Opens the pool, does something with it, and closes it, also when that failed. What verbs do is durable before it is closed; so when there is no room for the
+ * checkpoints that make the next open quick, that is a note.
+ */
 export async function withPool<T>(path: string, args: Arguments, mode: Mode, use: (pool: StoragePool) => Promise<T>): Promise<T> {
-  const pool = await DirectoryPool.open(path, {
-    readOnly: mode === 'read',
-    discard: mode === 'reclaim',
-    devices: args.texts('device'),
-  });
+  const options = { readOnly: mode === 'read', discard: mode === 'reclaim', devices: args.texts('device') };
+  const pool = await DirectoryPool.open(path, options);
   let result: T;
   try {
     result = await use(pool);
@@ -60,8 +60,47 @@ export async function withPool<T>(path: string, args: Arguments, mode: Mode, use
     await pool.close().catch(() => undefined); // the first error is the one to tell
     throw error;
   }
-  await pool.close();
+  try {
+    await pool.close();
+  } catch (error) {
+    if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
+    note(`${messageOf(error)}; all that was done is durable, and the next open for writing needs some more time`);
+    if (mode === 'reclaim' && wasWrite(error)) await reclaim(path, options);
+  }
   return result;
+}
+
+/** A write was refused, no flush: what can be read is what is there, so that what is free in it is free. */
+function wasWrite(error: unknown): boolean {
+  let last = error;
+  while (last instanceof Error && last.cause !== undefined) last = last.cause;
+  return (last as NodeJS.ErrnoException).syscall === 'write';
+}
+
+/** Space that is given back may be the room that was missing: by a pool that has nothing to write before. */
+async function reclaim(path: string, options: OpenPoolOptions): Promise<void> {
+  try {
+    await (await DirectoryPool.open(path, options)).close();
+  } catch (error) {
+    note(`free space was not given back: ${messageOf(error)}`);
+  }
+}
+
+/** For what fills a device and takes no signal: Ctrl-C closes the pool under it. The next open for writing goes on with the filling. */
+export async function untilStopped<T>(pool: StoragePool, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const stop = (): void => void pool.close().catch(() => undefined); // told by the next close
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    signal.throwIfAborted();
+    const result = await work();
+    signal.throwIfAborted();
+    return result;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 export async function withVolume<T>(

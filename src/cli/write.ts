@@ -1,7 +1,10 @@
+import { createReadStream, fstatSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import { formatSize } from './output.ts';
 import { parseReference } from './parse.ts';
 import { pickSource, POOL_OPTIONS, SOURCE_OPTION, withVolume, type Verb } from './verb.ts';
 
+const STDIN = 0;
 const CHUNK_BYTES = 1 << 20;
 
 export const write: Verb = {
@@ -39,14 +42,22 @@ export const write: Verb = {
   },
 };
 
+/** Stdin. Of a block device or a directory the stream of the runtime is an empty one, without a word. */
+function input(): Readable {
+  const stat = fstatSync(STDIN);
+  if (stat.isDirectory()) throw new Error('reading stdin: expected a file, a device or a pipe, got a directory');
+  return stat.isBlockDevice() ? createReadStream('', { fd: STDIN, autoClose: false, highWaterMark: CHUNK_BYTES }) : process.stdin;
+}
+
 /** Stdin in pieces of 1 MiB, the last one shorter. */
 async function* chunks(signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
   const buffer = new Uint8Array(CHUNK_BYTES);
   let filled = 0;
-  const stop = (): void => void process.stdin.destroy();
+  const stream = input();
+  const stop = (): void => void stream.destroy();
   signal.addEventListener('abort', stop, { once: true });
   try {
-    for await (const piece of process.stdin as AsyncIterable<Uint8Array>) {
+    for await (const piece of stream as AsyncIterable<Uint8Array>) {
       for (let at = 0; at < piece.length;) {
         const count = Math.min(piece.length - at, CHUNK_BYTES - filled);
         buffer.set(piece.subarray(at, at + count), filled);

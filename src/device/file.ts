@@ -7,7 +7,8 @@
 // Views of the core's memory are legal buffers; the plan loop sees to it that they stay put while a call is in flight.
 import * as fs from 'node:fs';
 import * as os from 'node:os';
-import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
+import { dirname } from 'node:path';
+import { isVarveError, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import { lockDescriptor, unlockDescriptor } from './claim.ts';
 import { canPunch, punch, punchSync } from './punch.ts';
@@ -35,6 +36,8 @@ export interface FileDeviceOptions {
   readonly exclusive?: boolean | undefined;
   /** Past the page cache (O_DIRECT), where the platform and the file system have that; see `FileDevice.direct`. For `RawDevice`, which knows how. */
   readonly direct?: boolean | undefined;
+  /** A descriptor with the lock that keeps others from the file: the lock then also outlives this process as long as a discard does that it has begun. */
+  readonly lockFd?: number | undefined;
   /** Permissions of a file that is made; default 0o600. */
   readonly mode?: number | undefined;
 }
@@ -149,6 +152,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   /** What is at the path. */
   readonly kind: 'file' | 'block';
   readonly #fd: number;
+  readonly #lockFd: number | undefined;
   /**
    * What makes something durable goes through this one, flushes and writes with `fua` alike. It may be `#fd`. Never two of them: Linux tells each descriptor once
    * of a write that failed, so a second one would tell of the same failure again, to the retry.
@@ -185,8 +189,17 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   #closed: Promise<void> | undefined;
   #drained: (() => void) | undefined;
 
-  private constructor(path: string, fd: number, sizeBytes: number, readOnly: boolean, kind: 'file' | 'block', direct: boolean) {
+  private constructor(
+    path: string,
+    fd: number,
+    sizeBytes: number,
+    readOnly: boolean,
+    kind: 'file' | 'block',
+    direct: boolean,
+    lockFd: number | undefined,
+  ) {
     this.#fd = fd;
+    this.#lockFd = lockFd;
     // Now, not when it is first asked for: a descriptor tells of failures since it was opened.
     this.#throughFd = readOnly ? fd : openThrough(fd, kind, direct);
     this.supports = { discard: !readOnly && canPunch(), fua: this.#throughFd === fd ? 'emulated' : 'native', sync: true, persistent: true };
@@ -225,12 +238,12 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       fd = openAs(path, flags | directFlag, options);
     } catch (error) {
       // EINVAL: a file system that has no direct I/O.
-      if (!direct || errnoOf(error) !== 'EINVAL') throw failed(doing, error);
+      if (!direct || errnoOf(error) !== 'EINVAL') throw notOpened(doing, error, readOnly);
       direct = false;
       try {
         fd = openAs(path, flags, options);
       } catch (again) {
-        throw failed(doing, again);
+        throw notOpened(doing, again, readOnly);
       }
     }
     try {
@@ -249,7 +262,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
         }
         sizeBytes = wanted;
       }
-      return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct);
+      return new FileDevice(path, fd, sizeBytes, readOnly, kind, direct, options.lockFd);
     } catch (error) {
       fs.closeSync(fd);
       // It was not there before, and whoever asked does not get it: nobody else would take it away.
@@ -435,7 +448,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
       if (length === 0) return resolve();
       this.#inFlight++;
       this.#cleaned()
-        .then(() => punch(this.#fd, this.kind, offset, length))
+        .then(() => punch(this.#fd, this.kind, offset, length, this.#lockFd))
         .then(
           () => this.#ended(resolve),
           (error: unknown) => this.#ended(reject, error),
@@ -446,7 +459,7 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   discardSync(offset: number, length: number): void {
     this.#checkDiscard(offset, length);
     if (this.kind === 'block') this.flushSync(); // see #cleaned
-    if (length > 0) punchSync(this.#fd, this.kind, offset, length);
+    if (length > 0) punchSync(this.#fd, this.kind, offset, length, this.#lockFd);
   }
 
   /** Linux refuses (EBUSY) to discard what is dirty in the page cache of a block device that is claimed. */
@@ -540,6 +553,12 @@ export function syncDirectory(path: string): void {
   }
 }
 
+/** As `syncDirectory`, for directories that `mkdir` made on the way to this one: `madeFrom` is what it answered, the outermost of them. */
+export function syncMadeDirectories(path: string, madeFrom: string | undefined): void {
+  if (madeFrom === undefined) return;
+  for (let at = path; at.length >= madeFrom.length && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));
+}
+
 const CODES: Readonly<Record<string, VarveErrorCode>> = {
   ENOSPC: 'VARVE_NO_SPACE',
   EDQUOT: 'VARVE_NO_SPACE',
@@ -556,7 +575,8 @@ const CODES: Readonly<Record<string, VarveErrorCode>> = {
   ENXIO: 'VARVE_UNSUPPORTED',
 };
 
-function errnoOf(error: unknown): string | undefined {
+/** The system's name for what went wrong, ENOENT say, if the system said it. */
+export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   if ('code' in error && typeof error.code === 'string') return error.code;
   // Deno 2.9 gives a code to the more frequent errors only: EFBIG and EDQUOT come as `File too large (os error 27)`.
@@ -565,9 +585,17 @@ function errnoOf(error: unknown): string | undefined {
 }
 
 /** What the system said, as a VarveError; those that are one already stay. */
-function failed(doing: string, error: unknown): Error {
+export function failed(doing: string, error: unknown): Error {
   if (error instanceof VarveError || error instanceof RangeError || error instanceof TypeError) return error;
   return new VarveError(CODES[errnoOf(error) ?? ''] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });
+}
+
+/** One that may not even be read is not merely read-only. */
+function notOpened(doing: string, error: unknown, readOnly: boolean): Error {
+  const told = failed(doing, error);
+  return readOnly && isVarveError(told, 'VARVE_READ_ONLY')
+    ? new VarveError('VARVE_IO', doing, { detail: messageOf(error), cause: error })
+    : told;
 }
 
 /** Opens with O_EXCL where the runtime can. */

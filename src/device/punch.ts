@@ -18,13 +18,16 @@ function commandOf(kind: Kind, offset: number, length: number): [string, string[
   return ['fallocate', ['--punch-hole', '-o', String(offset), '-l', String(length), INHERITED]];
 }
 
-/** @throws VarveError VARVE_UNSUPPORTED when the program, the device or the file system cannot */
-export async function punch(fd: number, kind: Kind, offset: number, length: number): Promise<void> {
+/**
+ * @param held one more descriptor that the child has until it ends: it goes on when this process is killed, and so does a lock on this one
+ * @throws VarveError VARVE_UNSUPPORTED when the program, the device or the file system cannot
+ */
+export async function punch(fd: number, kind: Kind, offset: number, length: number, held: number | undefined): Promise<void> {
   const [program, args] = commandOf(kind, offset, length);
   await new Promise<void>((resolve, reject) => {
     let told = '';
     try {
-      const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe', fd] });
+      const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe', fd, held ?? 'ignore'] });
       child.stderr?.on('data', (piece: Buffer) => (told += piece.toString()));
       child.once('error', (cause) => reject(refused(program, offset, length, messageOf(cause), cause)));
       child.once('close', (status) => (status === 0 ? resolve() : reject(refused(program, offset, length, told))));
@@ -34,11 +37,11 @@ export async function punch(fd: number, kind: Kind, offset: number, length: numb
   });
 }
 
-export function punchSync(fd: number, kind: Kind, offset: number, length: number): void {
+export function punchSync(fd: number, kind: Kind, offset: number, length: number, held: number | undefined): void {
   const [program, args] = commandOf(kind, offset, length);
   let child;
   try {
-    child = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'pipe', fd] });
+    child = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'pipe', fd, held ?? 'ignore'] });
   } catch (cause) {
     throw refused(program, offset, length, messageOf(cause), cause);
   }

@@ -228,9 +228,7 @@ export async function openParts(
       for (const device of volume.devices) {
         if (!members.some((member) => member.uuid === device.uuid))
           notes.push(
-            volume.devices.length === 1
-              ? `storage volume ${volume.id}: its device is missing (${device.path ?? device.uuid})`
-              : `storage volume ${volume.id}: a member is ${returned.some((member) => member.uuid === device.uuid) ? (device.state ?? 'missing') : 'missing'} (${device.path ?? device.uuid})`,
+            `storage volume ${volume.id}: a member is ${returned.some((member) => member.uuid === device.uuid) ? device.state : 'missing'} (${device.path ?? device.uuid})`,
           );
       }
     }

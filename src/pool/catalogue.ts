@@ -97,8 +97,6 @@ export const VOLUME_NUMBER_MAX = 0xffff;
 export const ANCESTORS_MAX = 64;
 /** One that is away may have the last catalogue before that, or one of two that a failed commit and its taking back were to replace. */
 export const CARRIES_MAX = 3;
-/** A member that left is remembered until its file is deleted, normally by the next commit. */
-const RETIRED_MAX = 1024;
 const PATH_LENGTH_MAX = 4096;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const MEMBER_STATES: readonly MemberRecordState[] = ['online', 'missing', 'faulted', 'rebuilding'];
@@ -133,7 +131,8 @@ export function checkCatalogue(value: unknown): Catalogue {
     },
     nextVolumeId: integer(root['nextVolumeId'], 'nextVolumeId', 0, STORAGE_VOLUME_ID_MAX + 1),
     storageVolumes: list(root['storageVolumes'], 'storageVolumes', STORAGE_VOLUME_ID_MAX + 1, storageVolume),
-    retired: list(root['retired'], 'retired', RETIRED_MAX, member),
+    // A member that left is remembered until its file is deleted, normally by the next commit. All of a volume leave in one.
+    retired: list(root['retired'], 'retired', STORAGE_VOLUME_ID_MAX + 1, member),
     logs: list(root['logs'], 'logs', STORAGE_VOLUME_ID_MAX + 1, log),
     virtualVolumes: list(root['virtualVolumes'], 'virtualVolumes', STORAGE_VOLUME_ID_MAX + 1, virtualVolume),
     criteria: [],

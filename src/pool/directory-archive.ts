@@ -1,8 +1,8 @@
 // A pool directory as a stream, and back: what a browser exported, for Node, Deno and Bun, and the other way.
 
-import { mkdirSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { FileDevice, syncDirectory } from '../device/file.ts';
+import { FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import { archiveStream, readArchive } from './archive.ts';
 import { DirectoryPool, isPool } from './directory.ts';
@@ -55,10 +55,14 @@ export async function importPool(path: string, stream: ReadableStream<Uint8Array
     throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
   }
   // Under another name until all of it is there and its checksums held.
-  const making = `${directory}.importing-${process.pid}`;
+  let making: string | undefined;
   let device: FileDevice | undefined;
   try {
-    mkdirSync(making, { recursive: true, mode: 0o700 });
+    const above = dirname(directory);
+    syncMadeDirectories(above, mkdirSync(above, { recursive: true, mode: 0o700 }));
+    // A new one each time: what an import that was killed has left is none of this one's.
+    const made = mkdtempSync(`${directory}.importing-`);
+    making = made;
     await readArchive(stream, {
       begin: ({ kind, files }) => {
         const strange = files.find((file) => !MEMBER_FILE.test(file.name));
@@ -69,7 +73,7 @@ export async function importPool(path: string, stream: ReadableStream<Uint8Array
         return Promise.resolve();
       },
       file: async (name, sizeBytes) => {
-        const target = await FileDevice.open(join(making, name), { create: 'exclusive', sizeBytes, noFollow: true });
+        const target = await FileDevice.open(join(made, name), { create: 'exclusive', sizeBytes, noFollow: true });
         device = target;
         return {
           write: async (offset, bytes) => {
@@ -85,12 +89,12 @@ export async function importPool(path: string, stream: ReadableStream<Uint8Array
         };
       },
     });
-    syncDirectory(making);
-    renameSync(making, directory);
-    syncDirectory(dirname(directory));
+    syncDirectory(made);
+    renameSync(made, directory);
+    syncDirectory(above);
   } catch (cause) {
     await device?.close();
-    rmSync(making, { recursive: true, force: true });
+    if (making !== undefined) rmSync(making, { recursive: true, force: true });
     if (cause instanceof VarveError || cause instanceof TypeError) throw cause;
     throw new VarveError('VARVE_IO', doing, { detail: messageOf(cause), cause });
   }

@@ -15,8 +15,6 @@ import {
   closeSync,
   constants,
   fstatSync,
-  fsyncSync,
-  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -25,15 +23,15 @@ import {
   rmdirSync,
   statSync,
   unlinkSync,
-  writeSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import { FileDevice, syncDirectory } from '../device/file.ts';
+import { errnoOf, failed, FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
 import { openMemberDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
+import { formatUuid, LABEL_BYTES } from './label.ts';
 import { PoolLock } from './lock.ts';
 import { isFileOfMember, MEMBER_FILE, memberFileName } from './member-file.ts';
 import { createParts, openParts, type CreatePoolOptions, type PoolOptions } from './assemble.ts';
@@ -73,7 +71,8 @@ export class DirectoryPool extends StoragePool {
   /**
    * Makes a pool in a directory, which is made if it is not there, and opens it.
    *
-   * @throws VarveError `VARVE_EXISTS` when there is a pool, or something on a device (see `force`); `VARVE_LOCKED`, `VARVE_LIMIT`, `VARVE_IO`
+   * @throws VarveError `VARVE_EXISTS` when there is a pool, or something on a device (see `force`); `VARVE_LOCKED`, `VARVE_LIMIT`, `VARVE_NO_SPACE`,
+   *   `VARVE_READ_ONLY`, `VARVE_IO`
    */
   static async init(path: string, options: InitPoolOptions = {}): Promise<DirectoryPool> {
     const doing = `making a pool in '${path}'`;
@@ -83,34 +82,44 @@ export class DirectoryPool extends StoragePool {
     try {
       madeFrom = mkdirSync(directory, { recursive: true, mode: 0o700 });
     } catch (cause) {
-      throw new VarveError('VARVE_IO', doing, { detail: messageOf(cause), cause });
+      throw failed(doing, cause);
     }
     if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
-    const lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    let lock: PoolLock;
+    try {
+      lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
+    } catch (error) {
+      if (madeFrom !== undefined && !isVarveError(error, 'VARVE_LOCKED')) removeDirectories(directory, madeFrom);
+      throw error;
+    }
     if (isPool(directory)) {
       // Somebody made it meanwhile: nothing in it is ours to take away.
       lock.release();
       throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
     }
     const opened: SyncStorageDevice[] = [];
-    const made: string[] = [];
+    const made: Made[] = [];
     try {
       beginMaking(directory, options.devices ?? []);
       const place = new DirectoryPlace(directory, lock, made);
       const found = await openGiven(place, options.devices ?? [], options.force, doing, opened);
       const parts = await createParts(place, found, options);
+      syncMadeDirectories(directory, madeFrom);
       endMaking(directory);
       const pool = new DirectoryPool(parts, options);
       places.set(pool, place);
       return pool;
     } catch (error) {
-      for (const device of opened) await device.close();
-      for (const file of made) remove(join(directory, file));
-      remove(join(directory, CACHE_NAME));
-      remove(join(directory, MAKING_NAME));
-      if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
-      lock.release();
-      throw error;
+      for (const device of [...opened, ...made.map((each) => each.device)]) await device.close().catch(() => undefined);
+      try {
+        for (const name of [...made.map((each) => each.name), CACHE_NAME, MAKING_NAME]) remove(join(directory, name));
+        if (madeFrom !== undefined) removeDirectories(directory, madeFrom);
+      } catch {
+        // The error that is told is the first; what stays is taken for cut off by the next.
+      } finally {
+        lock.release();
+      }
+      throw failed(doing, error);
     }
   }
 
@@ -126,21 +135,31 @@ export class DirectoryPool extends StoragePool {
     const readOnly = options.readOnly ?? false;
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), readOnly ? 'shared' : 'exclusive');
     const place = new DirectoryPlace(directory, lock, undefined);
-    const found: FoundDevice[] = [];
+    const found: (FoundDevice & { readonly device: SyncStorageDevice })[] = [];
+    let unopened: unknown;
     try {
       const notes: string[] = [];
       const cache = readCache(directory, notes);
       if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
-          const device = await openMemberDevice(file.location, { readOnly, noFollow: file.inside, exclusive: !readOnly });
+          const how = { readOnly, noFollow: file.inside, exclusive: !readOnly, lockFd: readOnly ? undefined : lock.descriptor };
+          const device = await openMemberDevice(file.location, how);
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;
+          if (!isAbsent(error)) {
+            // Without it a pool that is written to would call it missing.
+            if (!readOnly) throw error;
+            unopened ??= error;
+          }
           notes.push(messageOf(error));
         }
       }
-      const parts = await openParts(place, found, options, cache?.pool);
+      const labels = found.map((each) => ({ ...each, says: labelOf(each.device) }));
+      // Of two copies of a member the first one counts.
+      const ordered = [...labels.filter(hasItsName), ...labels.filter((each) => !hasItsName(each))];
+      const parts = await openParts(place, ordered, options, poolIdOf(directory, cache, ordered, notes));
       const pool = new DirectoryPool({ ...parts, notes: [...notes, ...parts.notes] }, options);
       places.set(pool, place);
       try {
@@ -153,7 +172,7 @@ export class DirectoryPool extends StoragePool {
     } catch (error) {
       for (const { device } of found) await device.close();
       lock.release();
-      throw error;
+      throw unopened !== undefined && isVarveError(error, 'VARVE_NOT_FOUND') ? unopened : error;
     }
   }
 
@@ -188,6 +207,7 @@ export class DirectoryPool extends StoragePool {
     const named = /^[0-9a-f]{8}-/.test(member) || MEMBER_FILE.test(member) ? member : resolve(member);
     const doing = 'replacing a member';
     if (path === undefined) {
+      this.deviceOf(doing, volumeId, named); // before anything is made
       const made = await this.makeMember(volumeId);
       try {
         return await this.replaceMember(volumeId, named, made, options);
@@ -270,15 +290,20 @@ async function openGiven(
   return found;
 }
 
+interface Made {
+  readonly name: string;
+  readonly device: FileDevice;
+}
+
 class DirectoryPlace implements PoolPlace {
   readonly path: string;
   readonly #lock: PoolLock;
   /** Files made so far, for `init` to take them away again when it fails. */
-  readonly #made: string[] | undefined;
+  readonly #made: Made[] | undefined;
   #remembered = '';
   onLost: ((error: VarveError) => void) | undefined;
 
-  constructor(directory: string, lock: PoolLock, made: string[] | undefined) {
+  constructor(directory: string, lock: PoolLock, made: Made[] | undefined) {
     this.path = directory;
     this.#lock = lock;
     this.#made = made;
@@ -286,8 +311,9 @@ class DirectoryPlace implements PoolPlace {
 
   async make(id: number, uuid: string, sizeBytes: number, prepare: (device: StorageDevice) => Promise<void>): Promise<FoundDevice> {
     const name = memberFileName(id, uuid);
-    const device = await FileDevice.open(join(this.path, name), { create: 'exclusive', sizeBytes, noFollow: true });
-    this.#made?.push(name);
+    const how = { create: 'exclusive', sizeBytes, noFollow: true, lockFd: this.#lock.descriptor } as const;
+    const device = await FileDevice.open(join(this.path, name), how);
+    this.#made?.push({ name, device });
     try {
       await prepare(device);
       syncDirectory(this.path);
@@ -334,20 +360,26 @@ class DirectoryPlace implements PoolPlace {
   }
 
   async remember(pool: string, members: readonly MemberRecord[]): Promise<void> {
-    const directoryInode = String(lstatSync(this.path, { bigint: true }).ino);
+    const directoryInode = inodeOf(this.path);
     const text = `${JSON.stringify({ pool, directoryInode, members: members.map(({ uuid, path }) => ({ uuid, path })) }, null, 2)}\n`;
     if (text === this.#remembered) return;
     const target = join(this.path, CACHE_NAME);
     const temporary = `${target}.new`;
     remove(temporary);
-    const descriptor = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600);
     try {
-      writeSync(descriptor, text);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
+      const bytes = new TextEncoder().encode(text);
+      const file = FileDevice.openSync(temporary, { create: 'exclusive', sizeBytes: bytes.length, noFollow: true });
+      try {
+        file.writeSync(0, bytes);
+        file.flushSync();
+      } finally {
+        file.closeSync();
+      }
+      renameSync(temporary, target);
+    } catch (error) {
+      remove(temporary);
+      throw error;
     }
-    renameSync(temporary, target);
     syncDirectory(this.path);
     this.#remembered = text;
   }
@@ -393,6 +425,60 @@ function readCache(directory: string, notes: string[]): Cache | undefined {
   }
 }
 
+/** What a front label says, for what decides nothing about what is written: its checksum is not looked at. */
+interface Said {
+  readonly pool: string;
+  readonly device: string;
+}
+
+interface Labelled extends FoundDevice {
+  readonly says: Said | undefined;
+}
+
+const LABEL_MAGIC = 'VARVELBL';
+const LABEL_POOL_AT = 48;
+const LABEL_DEVICE_AT = 64;
+
+function labelOf(device: SyncStorageDevice): Said | undefined {
+  const label = new Uint8Array(LABEL_BYTES);
+  try {
+    device.readSync(0, label);
+  } catch {
+    return undefined; // opening the pool says what is wrong
+  }
+  if (Buffer.from(label.buffer, 0, LABEL_MAGIC.length).toString('latin1') !== LABEL_MAGIC) return undefined;
+  const uuidAt = (at: number): string => formatUuid(label.subarray(at, at + 16));
+  return { pool: uuidAt(LABEL_POOL_AT), device: uuidAt(LABEL_DEVICE_AT) };
+}
+
+function hasItsName({ path, says }: Labelled): boolean {
+  return path !== null && says !== undefined && isFileOfMember(path, says.device);
+}
+
+/**
+ * The pool that is meant: that of `pool.json`, unless all that is in the directory is another one's. Where devices outside were named for this directory, they may
+ * be what is missing.
+ */
+function poolIdOf(directory: string, cache: Cache | undefined, devices: readonly Labelled[], notes: string[]): string | undefined {
+  if (cache === undefined) return undefined;
+  const inside = devices.filter(({ path }) => path !== null && MEMBER_FILE.test(path));
+  const outside = isOf(directory, cache) && cache.paths.some((path) => isAbsolute(path));
+  if (
+    inside.length === 0 ||
+    outside ||
+    inside.some(({ says }) => says === undefined) ||
+    devices.some(({ says }) => says?.pool === cache.pool)
+  )
+    return cache.pool;
+  notes.push(`${CACHE_NAME} names pool ${cache.pool}, of which there is nothing here; left alone`);
+  return undefined;
+}
+
+/** Was it written in this directory? */
+function isOf(directory: string, cache: Cache): boolean {
+  return cache.directoryInode === inodeOf(directory);
+}
+
 interface Candidate {
   /** As the catalogue keeps it. */
   readonly path: string;
@@ -411,7 +497,7 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
     const location = resolve(path);
     found.set(location, { path: location, location, inside: false });
   }
-  const trusted = cache !== undefined && cache.directoryInode === String(statSync(directory, { bigint: true }).ino);
+  const trusted = cache !== undefined && isOf(directory, cache);
   for (const path of cache?.paths ?? []) {
     if (found.has(path) || MEMBER_FILE.test(path)) continue;
     if (!isAbsolute(path))
@@ -423,6 +509,15 @@ function findMembers(directory: string, cache: Cache | undefined, named: readonl
     else found.set(path, { path, location: path, inside: false });
   }
   return [...found.values()];
+}
+
+/** What says of a path that there is no device of a pool, now: nothing, something else, or one that does not answer. */
+const ABSENCE: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ENXIO', 'ENODEV', 'ENOMEDIUM', 'EIO', 'ELOOP', 'EISDIR']);
+
+/** Is there no device? There may be one that this process may not open, or not now (EACCES, EMFILE). */
+function isAbsent(error: unknown): boolean {
+  const errno = errnoOf(error instanceof VarveError ? error.cause : error);
+  return errno === undefined ? isVarveError(error, 'VARVE_UNSUPPORTED') : ABSENCE.has(errno);
 }
 
 /** Does the directory hold a pool, as far as names can tell? */
@@ -472,6 +567,11 @@ function removeDirectories(directory: string, outermost: string): void {
   } catch {
     // somebody has put something into it
   }
+}
+
+/** Of the directory itself, also where a symbolic link leads to it. */
+function inodeOf(directory: string): string {
+  return String(statSync(directory, { bigint: true }).ino);
 }
 
 function remove(path: string): void {

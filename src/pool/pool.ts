@@ -365,7 +365,8 @@ export class StoragePool extends EventTarget {
       await attempt(() => reclaim(this.#keeper, this.#options.core));
     for (const member of [...this.#keeper.members.values(), ...this.#keeper.away.values()]) await attempt(() => member.device.close());
     await attempt(() => this.#keeper.place.release());
-    if (errors.length > 0) throw errors[0];
+    // That there was no room for a checkpoint is the least of what may have gone wrong.
+    if (errors.length > 0) throw errors.find((error) => !isVarveError(error, 'VARVE_NO_SPACE')) ?? errors[0];
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -32,6 +32,8 @@ export async function reclaim(keeper: Keeper, core: CoreSource | undefined): Pro
   const { catalogue } = keeper;
   const runs: Run[] = [];
   const isThere = (id: number): boolean => keeper.storageVolume(id).devices.every((device) => keeper.members.has(device.uuid));
+  // Or what is read here may be newer than what a power cut leaves, which has something in other segments.
+  for (const { device } of keeper.members.values()) await device.flush();
   for (const record of catalogue.logs) {
     if (!record.volumes.every(isThere)) continue;
     const volumes = record.volumes.map((id) => keeper.logVolume(keeper.storageVolume(id), []));

@@ -277,6 +277,13 @@ describe('the command line', () => {
     expect(readFileSync(path).equals(before)).toBe(true);
     expect(varve(['check', pool, '--repair']).status).toBe(0);
     expect(varve(['check', pool]).status).toBe(0);
+    // Its only device, zeroed and gone.
+    for (const harm of [() => writeFileSync(path, new Uint8Array(whole.length)), () => rmSync(path)]) {
+      harm();
+      const lost = varve(['check', pool, '--json']);
+      expect(lost.status).toBe(1);
+      expect(JSON.parse(lost.stdout.toString())).toMatchObject({ clean: false, problems: [{ code: 'VARVE_NOT_FOUND', where: pool }] });
+    }
   });
 
   it('tells wrong usage from failure', () => {
@@ -305,6 +312,9 @@ describe('the command line', () => {
       fails(2, ...args);
     }
     fails(1, 'status', pool);
+    const raid = fresh();
+    ok('init', raid, '--volume-size', '16MiB', '--raid', '1');
+    expect(fails(1, 'replace', raid, '--volume', '9', '--device', 'x')).toContain('no such storage volume');
     expect(varve(['--help']).status).toBe(0);
     expect(ok('replicate', '--help')).toContain('--snapshot NAME');
     const failure = varve(['status', pool, '--json']);
@@ -359,6 +369,63 @@ describe('the command line', () => {
     const rest = json<Replicated>('replicate', image, `${pool}/v`, '--snapshot', 's');
     expect(rest.writtenBytes).toBeLessThanOrEqual(5 * MIB);
     expect(varve(['cat', `${pool}/v@s`, '--length', '4MiB']).stdout.equals(noise(4 * MIB, 1))).toBe(true);
+  });
+
+  it.each(['replace', 'spare'])('stops %s on Ctrl-C in the middle of filling a device, and goes on at the next open', async (verb) => {
+    const pool = fresh();
+    const devices = Array.from({ length: 3 }, () => {
+      const device = fresh();
+      writeFileSync(device, '');
+      truncateSync(device, 256 * MIB);
+      return device;
+    });
+    const [first, second, next] = devices as [string, string, string];
+    ok('init', pool, '--raid', '1', '--device', first, '--device', second);
+    ok('create', `${pool}/v`, '--size', '1GiB');
+    expect(varve(['write', `${pool}/v`], noise(128 * MIB, 1)).status).toBe(0);
+    if (verb === 'spare') rmSync(second);
+    const before = statSync(next).blocks;
+    const args = verb === 'spare' ? ['--device', next] : ['--volume', '0', '--device', second, next];
+    const child = spawn(process.execPath, [main, verb, pool, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let told = '';
+    child.stderr.on('data', (bytes: Buffer) => (told += bytes.toString()));
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    while (child.exitCode === null && statSync(next).blocks - before < (8 * MIB) / 512) await sleep(2);
+    child.kill('SIGINT');
+    expect(await exited, told).toBe(1);
+    expect(told).toBe('varve: stopped by SIGINT; nothing is lost\n');
+    const states = (): string[] =>
+      json<Status>('status', pool).storageVolumes.flatMap((volume) => volume.devices.map(({ state }) => state));
+    expect(states()).toEqual(['online', 'rebuilding']);
+    ok('scrub', pool);
+    expect(states()).toEqual(['online', 'online']);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+    for (const device of devices) rmSync(device, { force: true });
+  });
+
+  it('does not stop for a hang-up that it was started to ignore', async () => {
+    const pool = fresh();
+    ok('init', pool, '--volume-size', '16MiB');
+    ok('create', `${pool}/v`, '--size', '4MiB');
+    for (const [start, status] of [
+      ['"$@" <&3 &', 1],
+      ['nohup "$@" <&3 &', 0],
+      [`trap '' HUP; "$@" <&3 &`, 0],
+    ] as const) {
+      const written = firstWrite(pool);
+      const shell = spawn('bash', ['-c', `exec 3<&0; ${start} echo $!; wait $!`, 'bash', process.execPath, main, 'write', `${pool}/v`], {
+        stdio: ['pipe', 'pipe', 'ignore'],
+      });
+      const exited = new Promise((resolve) => shell.once('exit', resolve));
+      const pid = await new Promise<Buffer>((resolve) => shell.stdout.once('data', resolve));
+      shell.stdin.on('error', () => undefined);
+      shell.stdin.write(noise(2 * MIB, count));
+      await written();
+      process.kill(Number(pid), 'SIGHUP');
+      await sleep(200);
+      shell.stdin.end();
+      expect(await exited, start).toBe(status);
+    }
   });
 
   it('keeps what was flushed when it is killed, and is clean afterwards', async () => {

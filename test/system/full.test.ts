@@ -1,7 +1,10 @@
 // A pool that runs full: the write fails and nothing else does; after space comes, writing goes on. Through the command line.
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, statfsSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { amount, equal, failure, FULL, json, MIB, noise, record, SEED, varve, Workshop } from './support.ts';
+import { BlockDevices, system } from '../block-devices.ts';
+import { amount, BLOCK, equal, failure, FULL, json, MAIN, MIB, noise, record, SEED, varve, Workshop } from './support.ts';
 
 const workshop = new Workshop();
 afterAll(() => workshop.dispose());
@@ -83,3 +86,72 @@ describe('a full pool', () => {
     },
   );
 });
+
+describe('a full file system below the pool', () => {
+  const devices = new BlockDevices();
+  afterAll(() => devices.dispose());
+  const small = (sizeMib: number): string => {
+    const directory = devices.fresh();
+    mkdirSync(directory);
+    system('mount', '-t', 'tmpfs', '-o', `size=${sizeMib}m`, 'tmpfs', directory);
+    devices.onDispose(() => system('umount', directory));
+    return directory;
+  };
+  /** All of it but so many pages. */
+  const fill = (directory: string, pages: number): void => {
+    const { bfree, bsize } = statfsSync(directory);
+    writeFileSync(join(directory, 'fill'), new Uint8Array((bfree - pages) * bsize), { flag: 'a' });
+  };
+
+  it('does not make a failure of what was done before there was no room for a checkpoint', () => {
+    const directory = small(24);
+    const pool = join(directory, 'pool');
+    json('init', pool, '--volume-size', '16MiB');
+    json('create', `${pool}/v`, '--size', '8MiB');
+    expect(varveWith(noise(new Uint8Array(2 * MIB), 1), 'write', `${pool}/v`).status).toBe(0);
+    const bytes = noise(new Uint8Array(BLOCK), 2);
+    const ends: string[] = [];
+    fill(directory, 0);
+    for (let pages = 1; pages < 16; pages++) {
+      truncateSync(join(directory, 'fill'), statSync(join(directory, 'fill')).size - BLOCK);
+      const child = varveWith(bytes, 'write', `${pool}/v`);
+      ends.push(child.status === 0 ? (child.stderr === '' ? 'done' : child.stderr) : 'refused');
+      if (child.status === 0) expect(equal(varve('cat', `${pool}/v`, '--length', '4KiB').stdout, bytes)).toBe(true);
+      if (ends.at(-1) === 'done') break;
+    }
+    expect(ends.find((end) => end !== 'done' && end !== 'refused')).toMatch(/^varve: note: close of the log of 'v': no space left; .*\n$/);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+  });
+
+  it('is what init says, and nothing is left of it', () => {
+    const directory = small(4);
+    fill(directory, 0);
+    const device = devices.loop(16 * MIB);
+    expect(failure('init', join(directory, 'a', 'pool'), '--device', device)).toBe('VARVE_NO_SPACE');
+    expect(readdirSync(directory)).toEqual(['fill']);
+  });
+
+  it('is given free space back by compact', () => {
+    const directory = small(32);
+    const pool = join(directory, 'pool');
+    const image = noise(new Uint8Array(8 * MIB), 2);
+    json('init', pool, '--volume-size', '32MiB');
+    json('create', `${pool}/v`, '--size', '8MiB');
+    expect(varveWith(noise(new Uint8Array(8 * MIB), 1), 'write', `${pool}/v`).status).toBe(0);
+    expect(varveWith(image, 'write', `${pool}/v`).status).toBe(0);
+    fill(directory, 0);
+    const child = varve('compact', `${pool}/v`);
+    expect(child.stderr).toContain('no space left');
+    expect(child.status).toBe(0);
+    const { bfree, bsize } = statfsSync(directory);
+    expect(bfree * bsize).toBeGreaterThan(4 * MIB);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+    expect(varve('compact', `${pool}/v`)).toMatchObject({ status: 0, stderr: '' });
+    expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
+  });
+});
+
+function varveWith(input: Uint8Array, ...args: string[]): { status: number | null; stderr: string } {
+  const child = spawnSync(process.execPath, [MAIN, ...args], { input });
+  return { status: child.status, stderr: child.stderr.toString() };
+}

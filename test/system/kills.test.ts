@@ -3,7 +3,8 @@
 //
 // After each kill: nobody holds the lock; `check` is clean; every earlier snapshot restores bit for bit; the volume is partly the old and partly the new
 // state, block by block; and the next run writes exactly the blocks that the killed one did not get done.
-import { closeSync, openSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { isVarveError, replicate, StoragePool } from '../../src/node.ts';
@@ -11,7 +12,7 @@ import { FileDevice } from '../../src/device/file.ts';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { restore } from '../../src/replication/restore.ts';
 import { Random } from '../../src/testing/random.ts';
-import { amount, BLOCK, equal, FULL, json, MIB, noise, record, SEED, sleep, start, Workshop } from './support.ts';
+import { amount, BLOCK, equal, FULL, json, MAIN, MIB, noise, record, SEED, sleep, start, Workshop } from './support.ts';
 
 const workshop = new Workshop();
 afterAll(() => workshop.dispose());
@@ -160,6 +161,33 @@ describe('a killed replication', () => {
     expect(await whoHolds(pool)).toBe('VARVE_LOCKED');
     child.kill('SIGKILL');
     await ended;
+    expect(await whoHolds(pool)).toBe('');
+    expect(json('check', pool)).toMatchObject({ clean: true });
+  });
+
+  it('keeps others out as long as a program that it started gives back space', async () => {
+    const pool = workshop.fresh();
+    json('init', pool, '--volume-size', '16MiB');
+    json('create', `${pool}/disk`, '--size', '1MiB');
+    // One that takes its time.
+    const programs = workshop.fresh();
+    const begun = workshop.fresh();
+    const go = workshop.fresh();
+    mkdirSync(programs);
+    const script = `#!/bin/sh\ntouch '${begun}'\nfor try in $(seq 200); do [ -e '${go}' ] || sleep 0.05; done\nPATH="$WITHOUT" exec fallocate "$@"\n`;
+    writeFileSync(join(programs, 'fallocate'), script, { mode: 0o755 });
+    const { PATH } = process.env;
+    const child = spawn(process.execPath, [MAIN, 'compact', `${pool}/disk`], {
+      stdio: 'ignore',
+      env: { ...process.env, WITHOUT: PATH, PATH: `${programs}:${PATH}` },
+    });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    while (!existsSync(begun) && child.exitCode === null) await sleep(5);
+    child.kill('SIGKILL');
+    await ended;
+    expect(await whoHolds(pool)).toBe('VARVE_LOCKED');
+    writeFileSync(go, '');
+    for (let tries = 0; tries < 200 && (await whoHolds(pool)) !== ''; tries++) await sleep(20);
     expect(await whoHolds(pool)).toBe('');
     expect(json('check', pool)).toMatchObject({ clean: true });
   });

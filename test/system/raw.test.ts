@@ -1,13 +1,14 @@
 // The main job on raw block devices, as its users do it, and what keeps a device from being taken: what is on it already, who holds it.
-import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { StoragePool } from '../../src/node.ts';
 import { foreignSignature } from '../../src/pool/signature.ts';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { BlockDevices, system } from '../block-devices.ts';
-import { BLOCK, equal, failure, json, MIB, noise, varve } from './support.ts';
+import { BLOCK, equal, failure, json, MAIN, MIB, noise, varve } from './support.ts';
 
 const devices = new BlockDevices();
 afterAll(() => devices.dispose());
@@ -77,6 +78,59 @@ describe.each(KINDS)('on %s', (_kind, make) => {
     expect(stdout.every((byte) => byte === 9) && stdout.length === 4096).toBe(true);
     json('snapshot', `${pool}/disk@yes`);
   });
+});
+
+describe('a block device as stdin and stdout', () => {
+  const redirected = (redirection: string, ...args: string[]): ReturnType<typeof spawnSync> =>
+    spawnSync('bash', ['-c', `exec "$@" ${redirection}`, 'bash', process.execPath, MAIN, ...args]);
+
+  it('is written by cat and diff, and read by write', () => {
+    const pool = devices.fresh();
+    const device = devices.loop(3 * MIB);
+    const image = noise(new Uint8Array(3 * MIB), 1);
+    writeFileSync(device, image);
+    json('init', pool, '--volume-size', '16MiB');
+    json('create', `${pool}/v`, '--size', '3MiB');
+    json('snapshot', `${pool}/v@s`);
+    expect(redirected(`< ${device}`, 'write', `${pool}/v`)).toMatchObject({ status: 0 });
+    expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
+
+    const target = devices.loop(3 * MIB);
+    expect(redirected(`> ${target}`, 'cat', `${pool}/v`)).toMatchObject({ status: 0 });
+    expect(equal(readFileSync(target), image)).toBe(true);
+    expect(redirected(`> ${target}`, 'diff', `${pool}/v`, '--from', 's', '--json')).toMatchObject({ status: 0 });
+    const text = readFileSync(target, 'latin1');
+    expect(JSON.parse(text.slice(0, text.indexOf(']') + 1))).toMatchObject([{ offset: 0, length: 3 * MIB, kind: 'data' }]);
+
+    // One that is too small takes what it can, and that is no success.
+    const small = redirected(`> ${devices.loop(MIB)}`, 'cat', `${pool}/v`);
+    expect(small.status).toBe(1);
+    expect(String(small.stderr)).toContain('ENOSPC');
+    const full = redirected('> /dev/full', 'cat', `${pool}/v`);
+    expect(full.status).toBe(1);
+    const directory = redirected('< /', 'write', `${pool}/v`);
+    expect(directory.status).toBe(1);
+    expect(String(directory.stderr)).toContain('a directory');
+    expect(equal(varve('cat', `${pool}/v`).stdout, image)).toBe(true);
+  });
+});
+
+it('a pool on a file system that is read-only is read, with its lock file and without, and not written', () => {
+  const directory = devices.fresh();
+  mkdirSync(directory);
+  system('mount', '-t', 'tmpfs', 'tmpfs', directory);
+  devices.onDispose(() => system('umount', directory));
+  const pool = join(directory, 'pool');
+  json('init', pool, '--volume-size', '16MiB');
+  json('create', `${pool}/v`, '--size', '1MiB');
+  for (const lock of [true, false]) {
+    if (!lock) rmSync(join(pool, 'lock'));
+    system('mount', '-o', 'remount,ro', directory);
+    expect(varve('cat', `${pool}/v`).stdout.length).toBe(MIB);
+    expect(json('check', pool)).toMatchObject({ clean: true });
+    expect(failure('snapshot', `${pool}/v@s`)).toBe('VARVE_READ_ONLY');
+    system('mount', '-o', 'remount,rw', directory);
+  }
 });
 
 describe('what is on a device already', () => {

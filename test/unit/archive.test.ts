@@ -83,6 +83,18 @@ describe('a pool', () => {
     await expectStates(path, states);
   });
 
+  it('is imported without anything of an import that was killed', async () => {
+    const path = fresh();
+    const states = await makePool(path);
+    const target = fresh();
+    const [file] = readdirSync(path).filter((name) => name.endsWith('.varve'));
+    mkdirSync(`${target}.importing-${process.pid}`);
+    writeFileSync(join(`${target}.importing-${process.pid}`, 'volume-0007-01234567.varve'), 'cut off');
+    await importPool(target, await exportPool(path));
+    expect(readdirSync(target)).toEqual([file]);
+    await expectStates(target, states);
+  });
+
   it('exported is what tar unpacks into a pool', async () => {
     const [path, file, unpacked] = [fresh(), fresh(), fresh()];
     const states = await makePool(path);

@@ -8,9 +8,9 @@ import { FileDevice } from '../../src/device/file.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'varve-file-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-const { fdatasync, fdatasyncSync, readSync, statfsSync, write, writeSync } = fs;
+const { fdatasync, fdatasyncSync, openSync, readSync, statfsSync, write, writeSync } = fs;
 afterEach(() => {
-  Object.assign(fs, { fdatasync, fdatasyncSync, readSync, statfsSync, write, writeSync });
+  Object.assign(fs, { fdatasync, fdatasyncSync, openSync, readSync, statfsSync, write, writeSync });
   syncBuiltinESMExports();
 });
 let count = 0;
@@ -143,5 +143,19 @@ describe('a file device', () => {
     } finally {
       now.mockRestore();
     }
+  });
+
+  it('that may not be read is no read-only one', async () => {
+    const path = join(root, `f${count++}`);
+    await (await FileDevice.open(path, { create: true, sizeBytes: 4096 })).close();
+    fs.openSync = () => {
+      throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES' });
+    };
+    syncBuiltinESMExports();
+    await expect(FileDevice.open(path, { readOnly: true })).rejects.toMatchObject({
+      code: 'VARVE_IO',
+      message: expect.stringContaining('permission denied') as string,
+    });
+    await expect(FileDevice.open(path)).rejects.toMatchObject({ code: 'VARVE_READ_ONLY' });
   });
 });

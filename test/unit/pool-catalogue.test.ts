@@ -94,6 +94,11 @@ describe('the catalogue', () => {
     expect(() => checkCatalogue(broken(path, value))).toThrow(expect.objectContaining({ code: 'VARVE_CORRUPT' }));
   });
 
+  it('names all devices that a volume of many leaves when it is deleted', () => {
+    const retired = Array.from({ length: 5000 }, (_, index) => ({ uuid: uuid(100 + index), path: `volume-${index}` }));
+    expect(checkCatalogue({ ...SOUND, retired }).retired).toEqual(retired);
+  });
+
   it('drops what it does not know, and a prototype with it', () => {
     const text = JSON.stringify(SOUND).replace('{', '{"__proto__":{"polluted":1},"later":[1,2],');
     expect(decodeCatalogue(new TextEncoder().encode(text))).toEqual(SOUND);

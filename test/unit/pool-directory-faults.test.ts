@@ -1,6 +1,6 @@
 // A pool directory when the system does something rare at the wrong moment. The tests put a function of node:fs, or a program on the PATH, in the place of the
 // real one; Deno lets neither be replaced, so these run under Node alone.
-import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,5 +58,121 @@ describe('a pool directory', () => {
       delete process.env['WITHOUT'];
     }
     expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe('theirs\n');
+  });
+
+  it('is durable in all directories that were made for it', async () => {
+    const above = fresh();
+    mkdirSync(above);
+    const path = join(above, 'a', 'b', 'pool');
+    const synced: string[] = [];
+    const { fsyncSync } = fs;
+    fs.fsyncSync = (descriptor) => {
+      synced.push(readlinkSync(`/proc/self/fd/${descriptor}`));
+      fsyncSync(descriptor);
+    };
+    syncBuiltinESMExports();
+    try {
+      await made(path);
+    } finally {
+      fs.fsyncSync = fsyncSync;
+      syncBuiltinESMExports();
+    }
+    for (const directory of [above, join(above, 'a'), join(above, 'a', 'b'), path]) expect(synced).toContain(directory);
+    expect(synced).not.toContain(root);
+  });
+
+  it('keeps its pool.json when there is no room for a new one', async () => {
+    const path = fresh();
+    await made(path);
+    const before = readFileSync(join(path, 'pool.json'), 'utf8');
+    const pool = await StoragePool.open(path);
+    const { writeSync } = fs;
+    let room = 100;
+    fs.writeSync = ((descriptor: number, bytes: Uint8Array, offset: number, length: number, position: number) => {
+      const isIt = readlinkSync(`/proc/self/fd/${descriptor}`).includes('pool.json');
+      if (isIt && room === 0) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+      const taken = isIt ? Math.min(room, length) : length;
+      if (isIt) room -= taken;
+      return writeSync(descriptor, bytes, offset, taken, position);
+    }) as typeof writeSync;
+    syncBuiltinESMExports();
+    try {
+      await pool.createVolume('w', { size: '4MiB' });
+    } finally {
+      fs.writeSync = writeSync;
+      syncBuiltinESMExports();
+      await pool.close();
+    }
+    expect(room).toBe(0);
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toBe(before);
+    expect(readdirSync(path)).not.toContain('pool.json.new');
+  });
+
+  it('does not take a member that may not be opened, or not now, for one that is gone', async () => {
+    const path = fresh();
+    await (await StoragePool.init(path, { volumeSize: '16MiB', raid: '1' })).close();
+    const [first, second] = volumeFiles(path).map((name) => join(path, name)) as [string, string];
+    const states = async (): Promise<string[]> => {
+      await using pool = await StoragePool.open(path, { readOnly: true });
+      return (await pool.status()).storageVolumes.flatMap(({ devices }) => devices.map(({ state }) => state)).toSorted();
+    };
+    const { openSync } = fs;
+    let refused = '';
+    let errno = '';
+    fs.openSync = (where, ...how) => {
+      if (String(where).startsWith(refused)) throw Object.assign(new Error(`${errno}: refused`), { code: errno });
+      return openSync(where, ...how);
+    };
+    syncBuiltinESMExports();
+    try {
+      for (errno of ['EACCES', 'EPERM', 'EROFS', 'EMFILE', 'ENFILE', 'ENOMEM']) {
+        refused = second;
+        await expect(StoragePool.open(path), errno).rejects.toThrow(`${errno}: refused`);
+        expect(await states()).toEqual(['missing', 'online']);
+        refused = join(path, 'volume-');
+        await expect(StoragePool.open(path, { readOnly: true }), errno).rejects.toThrow(`${errno}: refused`);
+      }
+      refused = 'nothing';
+      expect(await states()).toEqual(['online', 'online']);
+      refused = first;
+      errno = 'ENXIO';
+      await (await StoragePool.open(path)).close();
+      expect(await states()).toEqual(['missing', 'online']);
+    } finally {
+      fs.openSync = openSync;
+      syncBuiltinESMExports();
+    }
+  });
+
+  it('that cannot be made leaves no lock and no open file, whatever fails in addition', async () => {
+    const path = join(fresh(), 'pool');
+    const { renameSync, unlinkSync } = fs;
+    fs.renameSync = () => {
+      throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+    };
+    let stays = 'making';
+    fs.unlinkSync = (where) => {
+      if (String(where).endsWith(stays)) throw Object.assign(new Error('no'), { code: 'EPERM' });
+      unlinkSync(where);
+    };
+    syncBuiltinESMExports();
+    const opened = (): string[] =>
+      readdirSync('/proc/self/fd')
+        .map((name) => (fs.existsSync(`/proc/self/fd/${name}`) ? readlinkSync(`/proc/self/fd/${name}`) : ''))
+        .filter((where) => where.startsWith(path));
+    try {
+      // Neither before it is made nor when it is cleaned up.
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_READ_ONLY'));
+      expect(opened()).toEqual([]);
+      stays = 'nothing';
+      await expect(StoragePool.init(path, { volumeSize: '16MiB' })).rejects.toThrow(code('VARVE_NO_SPACE'));
+      expect(opened()).toEqual([]);
+      expect(readdirSync(path)).toEqual(['lock']);
+    } finally {
+      fs.renameSync = renameSync;
+      fs.unlinkSync = unlinkSync;
+      syncBuiltinESMExports();
+    }
+    await made(path);
   });
 });

@@ -151,6 +151,42 @@ describe('a pool directory', () => {
     await expect(StoragePool.open(path)).rejects.toThrow(expect.objectContaining({ code: expect.stringMatching(/^VARVE_/) as string }));
   });
 
+  it('takes of two copies of a member the one that has its name', async () => {
+    const path = await made(fresh());
+    const [file = ''] = volumeFiles(path);
+    for (const copy of ['volume-0000-00000000.varve', 'volume-0000-ffffffff.varve']) cpSync(join(path, file), join(path, copy));
+    let pool = await StoragePool.open(path);
+    await (await pool.volume('v')).snapshot('later');
+    await pool.close();
+    pool = await StoragePool.open(path);
+    expect((await pool.volume('v')).snapshots().map(({ name }) => name)).toEqual(['later']);
+    expect((await pool.status()).storageVolumes.map(({ devices }) => devices[0]?.path)).toEqual([join(path, file)]);
+    await pool.close();
+  });
+
+  it('is the pool that its files are when pool.json names another one', async () => {
+    const path = await made(fresh());
+    const { pool: id } = JSON.parse(readFileSync(join(path, 'pool.json'), 'utf8')) as { pool: string };
+    const other = await made(fresh());
+    cpSync(join(other, 'pool.json'), join(path, 'pool.json'));
+    const pool = await StoragePool.open(path);
+    expect(pool.id).toBe(id);
+    expect(pool.has('v')).toBe(true);
+    expect((await pool.check()).notes.join()).toContain('of which there is nothing here');
+    await pool.close();
+    expect(readFileSync(join(path, 'pool.json'), 'utf8')).toContain(id);
+
+    // Not where its own devices are only away.
+    const device = join(root, `device-${count}`);
+    writeFileSync(device, '');
+    truncateSync(device, 16 * MIB);
+    const away = await made(fresh(), { devices: [device] });
+    renameSync(device, `${device}.away`);
+    const [file = ''] = volumeFiles(path);
+    cpSync(join(path, file), join(away, file));
+    await expect(StoragePool.open(away)).rejects.toThrow(code('VARVE_NOT_FOUND'));
+  });
+
   it('leaves a file alone that is not in its catalogue, and says so', async () => {
     const path = await made(fresh());
     const other = await made(fresh());
@@ -223,6 +259,18 @@ describe('a pool directory', () => {
     await expect(StoragePool.open(copy)).rejects.toThrow(code('VARVE_NOT_FOUND'));
     await (await StoragePool.open(copy, { devices })).close();
     await (await StoragePool.open(copy)).close();
+  });
+
+  it('keeps them when it is reached by a symbolic link', async () => {
+    const device = join(root, `device-${count}`);
+    writeFileSync(device, '');
+    truncateSync(device, 16 * MIB);
+    const target = fresh();
+    mkdirSync(target);
+    const path = fresh();
+    symlinkSync(target, path);
+    await made(path, { devices: [device] });
+    for (const way of [path, target, path]) await (await StoragePool.open(way)).close();
   });
 
   it('refuses a device with something on it, unless forced', async () => {
