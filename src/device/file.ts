@@ -9,7 +9,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
-import { lockDescriptor, unlockDescriptor } from './claim.ts';
+import { deviceNumber, lockDescriptor, unlockDescriptor } from './claim.ts';
 import { canPunch, punch, punchSync } from './punch.ts';
 import {
   checkBytes,
@@ -588,16 +588,6 @@ function isBlockDevice(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** MAJOR:MINOR, as /sys has it. */
-export function deviceNumber(rdev: number): string {
-  // glibc's makedev: major in bits 8–19 and 32–63, minor in bits 0–7 and 20–31. Bits above 32 by division: JS shifts are 32 bits wide.
-  const high = Math.floor(rdev / 2 ** 32);
-  const low = rdev % 2 ** 32;
-  const major = ((low >>> 8) & 0xfff) + (high & ~0xfff);
-  const minor = (low & 0xff) | ((low >>> 12) & ~0xff);
-  return `${major}:${minor}`;
 }
 
 /** fstat says 0. Linux has the size in /sys; elsewhere the end is searched for. */
