@@ -198,15 +198,21 @@ export class PoolClient {
   export(): ReadableStream<Uint8Array> {
     const id = Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
     const link = this.#link;
+    let opened: Promise<void>;
     return new ReadableStream<Uint8Array>(
       {
-        start: () => link.call<void>('export.open', { export: id }),
+        start: () => (opened = link.call<void>('export.open', { export: id })),
         pull: async (controller) => {
           const bytes = await link.call<Uint8Array | null>('export.next', { export: id });
           if (bytes === null) controller.close();
           else controller.enqueue(bytes);
         },
-        cancel: () => link.call<void>('export.close', { export: id }),
+        // It may be cancelled before it is open.
+        cancel: () =>
+          opened.then(
+            () => link.call<void>('export.close', { export: id }),
+            () => undefined,
+          ),
       },
       { highWaterMark: 0 },
     );

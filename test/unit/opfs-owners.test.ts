@@ -256,6 +256,12 @@ describe('an export', () => {
   }, 60_000);
 });
 
+it('an export that is cancelled before it has begun holds nobody up', async () => {
+  await first.pool.export().cancel();
+  expect(await Promise.race([first.pool.volumes(), sleep(2000)])).toEqual(['v']);
+  expect(first.pool.isOwner).toBe(true);
+});
+
 it('an export for which the pool cannot be closed fails, and whoever has changes hears that they may be lost', async () => {
   vi.spyOn(console, 'error').mockImplementation(() => undefined);
   const volume = await (await join()).volume('v');
