@@ -1,6 +1,7 @@
 // What clients of a pool are told when its owner changes at an awkward moment. In real browsers test/browser kills owners; here the moment can be chosen.
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { connect, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { OriginLock } from '../../src/opfs/lock.ts';
 import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
 
 const MIB = 2 ** 20;
@@ -301,5 +302,84 @@ describe('a handle', () => {
     const again = await other.volume('e\u0301');
     await again.write(0, block(2));
     expect(await byte(again, 0)).toBe(2);
+  });
+});
+
+describe('a browser that', () => {
+  type Ask = (name: string, ...rest: [options: LockOptions, granted: LockGrantedCallback<unknown>]) => Promise<unknown>;
+
+  /** Requests for locks go through this. */
+  function meddle(how: (ask: Ask, ...request: Parameters<Ask>) => Promise<unknown>): void {
+    const ask = navigator.locks.request.bind(navigator.locks) as Ask;
+    const meddled = (...request: Parameters<Ask>): Promise<unknown> => how(ask, ...request);
+    const spy = vi.spyOn(navigator.locks, 'request').mockImplementation(meddled as never);
+    onTestFinished(() => spy.mockRestore());
+  }
+  const never = new Promise<never>(() => undefined);
+  const isWatch = (name: string, mode?: LockMode): boolean => name.startsWith('varve:owner:') && mode === 'shared';
+
+  it.each(['fails', 'waits for good'])('%s to tell of the end of an owner does not keep a client from the next one', async (how) => {
+    let left = 1;
+    meddle((ask, name, options, granted) => {
+      if (!isWatch(name, options.mode) || left-- <= 0) return ask(name, options, granted);
+      return how === 'fails' ? Promise.reject(new Error('InvalidStateError')) : never;
+    });
+    const other = await join();
+    const volume = await other.volume('v');
+    await volume.write(0, block(1));
+    await volume.flush();
+    const second = await join(await origin.newWorker());
+    await first.pool.close();
+    await vi.waitFor(() => second.volumes().then(() => expect(second.isOwner).toBe(true)));
+    expect(await Promise.race([byte(volume, 0), sleep(2000)])).toBe(1);
+  });
+
+  it('never tells of the end of an owner does not keep a client from the next one that comes later', async () => {
+    meddle((ask, name, options, granted) => (isWatch(name, options.mode) ? never : ask(name, options, granted)));
+    const other = await connect(path, { patienceMs: 1500 });
+    clients.push(other);
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+    await expect(other.volumes()).rejects.toThrow(code('VARVE_LOCKED')); // the only one it knows says nothing
+    first.worker.post({ varve: 'stand', path });
+    await vi.waitFor(() => other.volumes().then((names) => expect(names).toEqual(['v'])), { timeout: 5000 });
+  });
+
+  const isSession = (name: string, mode?: LockMode): boolean => name.startsWith('varve:session:') && mode !== 'shared';
+
+  it('refuses the lock of a session once is asked again', async () => {
+    let asked = 0;
+    meddle((ask, name, options, granted) =>
+      isSession(name, options.mode) && ++asked === 1 ? Promise.reject(new Error('InvalidStateError')) : ask(name, options, granted),
+    );
+    expect(await (await join()).volumes()).toEqual(['v']);
+    expect(asked).toBe(2);
+  });
+
+  it('gives the locks of two sessions late, and both at once, leaves one of them', async () => {
+    const sessions = async (): Promise<number> =>
+      ((await navigator.locks.query()).held ?? []).filter(({ name }) => name?.startsWith(`varve:session:${path}:`)).length;
+    const other = await connect(path, { patienceMs: 1500 });
+    clients.push(other);
+    const before = await sessions();
+    const late = sleep(2500);
+    meddle(async (ask, name, options, granted) => {
+      if (isSession(name, options.mode)) await late;
+      return ask(name, options, granted);
+    });
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+    first.worker.post({ varve: 'stand', path });
+    await expect(other.volumes()).rejects.toThrow(code('VARVE_LOCKED'));
+    await vi.waitFor(() => Promise.all([first.pool.volumes(), other.volumes()]), { timeout: 10_000 });
+    expect(await sessions()).toBe(before);
+  }, 30_000);
+
+  it('grants a lock after its time, or does not hear that it is over, has the lock back', async () => {
+    const held = await OriginLock.acquire('late');
+    meddle((ask, name, { mode = 'exclusive' }, granted) => ask(name, { mode }, granted));
+    await expect(OriginLock.acquire('late', 'exclusive', 50)).rejects.toThrow(code('VARVE_LOCKED'));
+    await held.release();
+    await (await OriginLock.acquire('late', 'exclusive', 1000)).release();
   });
 });
