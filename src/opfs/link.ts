@@ -102,13 +102,22 @@ export class Link {
   #forgiven = false;
   #pingedAt = 0;
   #released: boolean | undefined;
-  /** Why this tab's worker does not run. */
+  /** This tab's worker was heard from. */
+  #workerRuns = false;
+  /** It said last that it is opening the pool. */
+  #workerOpens = false;
+  /** Why it does not run. */
   #failure: VarveError | undefined;
 
   constructor(options: LinkOptions) {
     this.path = options.path;
     this.#patienceMs = options.patienceMs;
     this.#worker = options.worker;
+    const heard = (): void => {
+      this.#workerRuns = true;
+      this.#failure = undefined;
+    };
+    options.worker?.port.addEventListener('message', heard, { once: true });
     this.#channel = new BroadcastChannel(channelName(options.path));
     this.#channel.onmessage = ({ data }: MessageEvent<unknown>) => {
       if (isRecord(data)) this.#announced(data);
@@ -117,7 +126,21 @@ export class Link {
 
   /** The owner is the worker of this tab. */
   get ownsItself(): boolean {
-    return this.#worker !== undefined && this.#owner?.startsWith(`${this.#worker.name}:`) === true;
+    return this.#isOwn(this.#owner);
+  }
+
+  /** The worker of this tab may have locks of the pool. */
+  get mayHold(): boolean {
+    return this.ownsItself || this.#workerOpens;
+  }
+
+  /** The worker of this tab never came to run. */
+  get workerFails(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  #isOwn(owner: unknown): boolean {
+    return this.#worker !== undefined && typeof owner === 'string' && owner.startsWith(`${this.#worker.name}:`);
   }
 
   get closed(): boolean {
@@ -177,8 +200,9 @@ export class Link {
     });
   }
 
-  /** This tab's worker cannot own the pool: calls that wait for an owner fail, unless there is another. */
+  /** This tab's worker threw an error. One that does not even run cannot own the pool: calls that wait for an owner fail, unless there is another. */
   workerFailed(error: VarveError): void {
+    if (this.#workerRuns) return;
     this.#failure = error;
     if (this.#owner === undefined) for (const call of this.#queue.splice(0)) call.reject(error);
   }
@@ -201,6 +225,8 @@ export class Link {
 
   #announced(message: JsonRecord): void {
     if (this.#state === 'closed') return;
+    if (this.#isOwn(message['opening'])) this.#workerOpens = true;
+    else if (this.#isOwn(message['owner']) || message['worker'] === this.#worker?.name) this.#workerOpens = false;
     if (typeof message['owner'] === 'string') this.#ownerIs(message['owner']);
     else if (typeof message['opening'] === 'string') {
       if (this.#state === 'searching') this.#heardAt = performance.now();

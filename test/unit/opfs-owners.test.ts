@@ -1,6 +1,6 @@
 // What clients of a pool are told when its owner changes at an awkward moment. In real browsers test/browser kills owners; here the moment can be chosen.
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { connect, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { connect, importPool, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
 import { OriginLock } from '../../src/opfs/lock.ts';
 import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
 
@@ -188,7 +188,7 @@ describe('an owner that gives up', () => {
     first.worker.post({ varve: 'release', path });
     first.worker.post({ varve: 'stand', path });
     const { port1, port2 } = new MessageChannel();
-    const told = new Promise((resolve) => (port1.onmessage = resolve));
+    const told = new Promise<void>((resolve) => (port1.onmessage = ({ data }) => data === true && resolve()));
     first.worker.post({ varve: 'release', path, done: port2 });
     await told;
     expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
@@ -382,4 +382,106 @@ describe('a browser that', () => {
     await held.release();
     await (await OriginLock.acquire('late', 'exclusive', 1000)).release();
   });
+});
+
+describe('a worker', () => {
+  const dumb = { postMessage: () => undefined, addEventListener: () => undefined, terminate: () => undefined } as unknown as Worker;
+  const settled = (call: Promise<unknown>): Promise<unknown> =>
+    Promise.race([
+      call.then(
+        () => 'ok',
+        (error: unknown) => error,
+      ),
+      sleep(4000).then(() => 'never'),
+    ]);
+
+  it('that does not call serve() keeps nobody waiting for good', async () => {
+    expect(await settled(connect('nowhere', { worker: () => dumb, patienceMs: 1500 }))).toEqual(code('VARVE_LOCKED'));
+    const imported = importPool('nowhere', new Blob(['no archive']).stream(), { worker: () => dumb, patienceMs: 1500 });
+    expect(await settled(imported)).toEqual(code('VARVE_UNSUPPORTED'));
+  });
+
+  it('that was ended does not keep its client from closing', async () => {
+    const second = await origin.newWorker();
+    const { postMessage } = second.worker();
+    let ended = false;
+    const worker = { ...dumb, postMessage: (message: object) => ended || postMessage(message) } as unknown as Worker;
+    const pool = await connect(path, { worker: () => worker, patienceMs: 1500 });
+    ended = true;
+    expect(await settled(pool.close())).toBe('ok');
+    second.post({ varve: 'release', path });
+  });
+
+  /** A worker, and what throws an error in it. */
+  async function throwing(): Promise<{ worker: () => Worker; fail: () => void }> {
+    const listeners: ((event: object) => void)[] = [];
+    const worker = (await origin.newWorker()).worker();
+    const addEventListener = (_type: string, listener: (event: object) => void): void => void listeners.push(listener);
+    const fail = (): void => listeners.forEach((listener) => listener({ message: 'something else in it' }));
+    return { worker: () => Object.assign(worker, { addEventListener }), fail };
+  }
+
+  it('in which something else throws an error goes on, and hands over when its client closes', async () => {
+    await first.pool.close();
+    const { worker, fail } = await throwing();
+    const pool = await connect(path, { worker });
+    const volume = await pool.volume('v');
+    await volume.write(0, block(7));
+    fail();
+    expect(await byte(volume, 0)).toBe(7);
+    const closing = pool.close();
+    fail();
+    await closing;
+    expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
+    const other = await join(await origin.newWorker());
+    expect(await byte(await other.volume('v'), 0)).toBe(7);
+  });
+
+  it('that fails before it runs is ended at once, and says why', async () => {
+    const listeners: ((event: object) => void)[] = [];
+    const worker = { ...dumb, addEventListener: (_type: string, listener: (event: object) => void) => void listeners.push(listener) };
+    const connected = connect('nowhere', { worker: () => worker as unknown as Worker, patienceMs: 60_000 });
+    for (const listener of listeners) listener({ message: 'no such file' });
+    expect(await settled(connected)).toEqual(code('VARVE_UNSUPPORTED'));
+  });
+
+  it('of a page that is about to be frozen gets time to give the pool up also while it opens it', async () => {
+    const events = new EventTarget();
+    vi.stubGlobal('document', events);
+    const second = await origin.newWorker();
+    vi.stubGlobal('addEventListener', () => undefined); // of the page
+    await connect(path, { worker: second.worker }).then((pool) => clients.push(pool));
+    const frozen = (): number => {
+      const begun = performance.now();
+      events.dispatchEvent(new Event('freeze'));
+      return performance.now() - begun;
+    };
+    expect(frozen()).toBeLessThan(200); // it waits for its turn
+    second.post({ varve: 'stand', path });
+    origin.openMilliseconds = 200;
+    await first.pool.close();
+    await sleep(50);
+    expect(frozen()).toBeGreaterThan(200);
+    origin.openMilliseconds = 0;
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+  });
+});
+
+it('a large read asks for some parts at a time', async () => {
+  const volume = await first.pool.createVolume('large', { size: '256MiB' });
+  let asked = 0;
+  let most = 0;
+  const post = MessagePort.prototype.postMessage;
+  const spy = vi.spyOn(MessagePort.prototype, 'postMessage').mockImplementation(function (this: MessagePort, ...args: unknown[]) {
+    const { message } = args[0] as { message?: { call?: string; ok?: unknown } };
+    if (message?.call === 'volume.read') most = Math.max(most, ++asked);
+    if (message?.ok instanceof Uint8Array) asked--;
+    post.apply(this, args as never);
+  } as never);
+  onTestFinished(() => spy.mockRestore());
+  await volume.write(100 * MIB, block(1));
+  const into = new Uint8Array(128 * MIB + 1);
+  await volume.read(1, into);
+  expect([most, into[100 * MIB - 1], into[100 * MIB - 2], into.indexOf(1)]).toEqual([8, 1, 0, 100 * MIB - 1]);
+  await expect(volume.read(1, into, { signal: AbortSignal.abort() })).rejects.toThrow('abort');
 });
