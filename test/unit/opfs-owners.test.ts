@@ -1,6 +1,7 @@
 // What clients of a pool are told when its owner changes at an awkward moment. In real browsers test/browser kills owners; here the moment can be chosen.
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { connect, importPool, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { OpfsPool } from '../../src/opfs/pool.ts';
 import { OriginLock } from '../../src/opfs/lock.ts';
 import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
 
@@ -33,6 +34,7 @@ beforeEach(async () => {
 afterEach(async () => {
   origin.openMilliseconds = 0;
   origin.broken = false;
+  origin.full = false;
   for (const client of clients) await client.close();
   vi.unstubAllGlobals();
 });
@@ -484,4 +486,59 @@ it('a large read asks for some parts at a time', async () => {
   await volume.read(1, into);
   expect([most, into[100 * MIB - 1], into[100 * MIB - 2], into.indexOf(1)]).toEqual([8, 1, 0, 100 * MIB - 1]);
   await expect(volume.read(1, into, { signal: AbortSignal.abort() })).rejects.toThrow('abort');
+});
+
+describe('a pool', () => {
+  const dead = (name: string): void => void ((origin.files.get(name) as { open: boolean }).open = true);
+  const members = (): string[] => [...origin.files.keys()].filter((name) => name.endsWith('.varve')).toSorted();
+
+  beforeEach(() => first.pool.close());
+
+  it('is deleted although the handles of a worker that was ended stay for a moment', async () => {
+    const [name] = members() as [string];
+    dead(name);
+    setTimeout(() => (origin.files.get(name)!.open = false), 300);
+    await OpfsPool.destroy(path);
+    expect(origin.files.size).toBe(0);
+  });
+
+  it('of which nothing can be deleted is what it was', async () => {
+    for (const name of members()) dead(name);
+    await expect(OpfsPool.destroy(path)).rejects.toThrow(code('VARVE_LOCKED'));
+    for (const name of members()) origin.files.get(name)!.open = false;
+    expect(await (await join(await origin.newWorker())).volumes()).toEqual(['v']);
+  });
+
+  it('whose deletion was cut off is none, and makes room for another', async () => {
+    const pool = await join(await origin.newWorker());
+    await (await pool.createVolume('w', { size: '64MiB' })).write(0, new Uint8Array(36 * MIB).fill(1));
+    await pool.close();
+    expect(members().length).toBeGreaterThan(1);
+    dead(members().at(-1) as string);
+    await expect(OpfsPool.destroy(path)).rejects.toThrow(code('VARVE_LOCKED'));
+    for (const file of origin.files.values()) file.open = false;
+    await expect(connect(path, { worker: (await origin.newWorker()).worker })).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    expect(await (await join(await origin.newWorker())).volumes()).toEqual([]);
+  });
+
+  it('for which there is no room says so, and is deleted all the same', async () => {
+    origin.full = true;
+    await OpfsPool.destroy(path);
+    expect(origin.files.size).toBe(0);
+    await expect(join(await origin.newWorker())).rejects.toThrow(code('VARVE_NO_SPACE'));
+  });
+});
+
+it.each([
+  ['an object', { not: 'bytes' }],
+  ['a string', 'abc'],
+  ['an ArrayBuffer', new ArrayBuffer(8)],
+])('a stream of %s is refused as what it is', async (_what, chunk) => {
+  await first.pool.close();
+  origin.files.clear();
+  const { worker } = await origin.newWorker();
+  const stream = new ReadableStream({ pull: (controller) => controller.enqueue(chunk) });
+  const imported = importPool(path, stream as ReadableStream<Uint8Array>, { worker });
+  await expect(Promise.race([imported, sleep(2000)])).rejects.toThrow(TypeError);
+  expect(origin.files.size).toBe(0);
 });
