@@ -3,7 +3,7 @@
 // The lock is `flock`. Node has no call for it, so a child `flock` takes it on a descriptor that it inherits: the lock belongs to the open file that both
 // share, stays when the child exits, and goes when this process does, however it ends. It is never taken by time-out.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { messageOf, VarveError } from '../errors.ts';
 
 export type LockMode = 'exclusive' | 'shared';
@@ -54,14 +54,44 @@ export function systemUseOf(device: string): string | undefined {
     if (/^\d+:\d+$/.test(part)) parts.push(part);
   }
   for (const line of textOf('/proc/self/mountinfo').split('\n')) {
-    const [, , mounted, , point] = line.split(' ');
-    if (mounted !== undefined && parts.includes(mounted)) return `it is mounted at ${point}`;
+    const [, , mounted = '', , point = '', ...rest] = line.split(' ');
+    // btrfs gives a number of its own, that of no device: what it was mounted from tells.
+    const source = rest[rest.indexOf('-') + 2] ?? '';
+    if (parts.includes(mounted) || parts.includes(numberOf(source))) return `it is mounted at ${point}`;
   }
+  // A file system of several devices names one of them as its source.
+  for (const id of entriesOf('/sys/fs/btrfs')) {
+    for (const name of entriesOf(`/sys/fs/btrfs/${id}/devices`))
+      if (parts.includes(textOf(`/sys/fs/btrfs/${id}/devices/${name}/dev`))) return `it is a part of the mounted btrfs ${id}`;
+  }
+  for (const line of textOf('/proc/swaps').split('\n'))
+    if (parts.includes(numberOf(line.split(/\s/)[0]))) return 'it is in use as swap space';
   for (const part of parts) {
     const [holder] = entriesOf(`/sys/dev/block/${part}/holders`);
     if (holder !== undefined) return `${holder} stands on it`;
   }
   return undefined;
+}
+
+/** Of the block device at a path as /proc writes it; '' when it is none. */
+function numberOf(written = ''): string {
+  if (!written.startsWith('/')) return '';
+  try {
+    const stat = statSync(written.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))));
+    return stat.isBlockDevice() ? deviceNumber(stat.rdev) : '';
+  } catch {
+    return ''; // it has another name by now
+  }
+}
+
+/** MAJOR:MINOR, as /sys has it. */
+export function deviceNumber(rdev: number): string {
+  // glibc's makedev: major in bits 8–19 and 32–63, minor in bits 0–7 and 20–31. Bits above 32 by division: JS shifts are 32 bits wide.
+  const high = Math.floor(rdev / 2 ** 32);
+  const low = rdev % 2 ** 32;
+  const major = ((low >>> 8) & 0xfff) + (high & ~0xfff);
+  const minor = (low & 0xff) | ((low >>> 12) & ~0xff);
+  return `${major}:${minor}`;
 }
 
 function entriesOf(directory: string): string[] {

@@ -10,7 +10,7 @@ import * as os from 'node:os';
 import { dirname } from 'node:path';
 import { isVarveError, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
-import { lockDescriptor, unlockDescriptor } from './claim.ts';
+import { deviceNumber, lockDescriptor, unlockDescriptor } from './claim.ts';
 import { canPunch, punch, punchSync } from './punch.ts';
 import {
   checkBytes,
@@ -616,16 +616,6 @@ function isBlockDevice(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** MAJOR:MINOR, as /sys has it. */
-export function deviceNumber(rdev: number): string {
-  // glibc's makedev: major in bits 8–19 and 32–63, minor in bits 0–7 and 20–31. Bits above 32 by division: JS shifts are 32 bits wide.
-  const high = Math.floor(rdev / 2 ** 32);
-  const low = rdev % 2 ** 32;
-  const major = ((low >>> 8) & 0xfff) + (high & ~0xfff);
-  const minor = (low & 0xff) | ((low >>> 12) & ~0xff);
-  return `${major}:${minor}`;
 }
 
 /** fstat says 0. Linux has the size in /sys; elsewhere the end is searched for. */

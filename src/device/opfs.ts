@@ -190,9 +190,14 @@ async function accessHandle(file: AccessibleFile, readOnly: boolean, doing: stri
       detail: 'there are no synchronous access handles here: expected a dedicated worker of a browser that has them',
     });
   }
+  return patiently(() => file.createSyncAccessHandle({ mode: readOnly ? 'read-only' : 'readwrite' }), patienceMs);
+}
+
+/** What a handle that somebody else has forbids is tried again, for so long. */
+export async function patiently<T>(attempt: () => Promise<T>, patienceMs = PATIENCE_MS): Promise<T> {
   for (const end = Date.now() + patienceMs; ;) {
     try {
-      return await file.createSyncAccessHandle({ mode: readOnly ? 'read-only' : 'readwrite' });
+      return await attempt();
     } catch (error) {
       if (!(error instanceof Error) || error.name !== 'NoModificationAllowedError' || Date.now() >= end) throw error;
     }
@@ -223,7 +228,7 @@ const CODES: Readonly<Record<string, 'VARVE_NO_SPACE' | 'VARVE_NOT_FOUND' | 'VAR
 };
 
 /** What the engine said, as a VarveError; those that are one already stay, and so do complaints about arguments. */
-function failed(doing: string, error: unknown): Error {
+export function failed(doing: string, error: unknown): Error {
   if (error instanceof VarveError || error instanceof RangeError) return error;
   const name = error instanceof Error ? error.name : '';
   return new VarveError(CODES[name] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });

@@ -11,7 +11,7 @@
 import * as fs from 'node:fs';
 import { isAligned, markAligned } from '../aligned.ts';
 import { isVarveError, VarveError } from '../errors.ts';
-import { systemUseOf } from './claim.ts';
+import { deviceNumber, systemUseOf } from './claim.ts';
 import {
   checkBytes,
   checkOpen,
@@ -21,7 +21,7 @@ import {
   type SyncStorageDevice,
   type WriteOptions,
 } from './device.ts';
-import { deviceNumber, FileDevice, type FileDeviceOptions } from './file.ts';
+import { FileDevice, type FileDeviceOptions } from './file.ts';
 
 export interface RawDeviceOptions {
   /** Opens it for reading only. */
@@ -124,7 +124,6 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
     const doing = `opening '${path}'`;
     const readOnly = options.readOnly ?? false;
     const exclusive = options.exclusive ?? !readOnly;
-    if (exclusive) refuseInUse(doing, path);
     const how: FileDeviceOptions = {
       readOnly,
       exclusive,
@@ -132,9 +131,8 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
       sizeBytes: options.sizeBytes,
       noFollow: options.noFollow,
     };
-    const file = FileDevice.openSync(path, how);
+    const file = exclusive ? claimed(path, how) : FileDevice.openSync(path, how);
     try {
-      if (exclusive) file.claimSync();
       const sizeBytes = file.sizeBytes - (file.sizeBytes % RAW_ALIGNMENT_BYTES);
       return new RawDevice(file, sizeBytes, geometryOf(doing, file));
     } catch (error) {
@@ -314,16 +312,24 @@ export async function openMemberDevice(path: string, options: FileDeviceOptions)
   const { readOnly, exclusive, noFollow, sizeBytes } = options;
   if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, noFollow, sizeBytes });
   if (exclusive !== true || noFollow === true) return FileDevice.open(path, options);
-  return claiming(() => {
-    const file = FileDevice.openSync(path, options);
-    try {
-      file.claimSync();
-      return file;
-    } catch (error) {
-      file.closeSync();
-      throw error;
-    }
-  });
+  return claiming(() => claimed(path, options));
+}
+
+/** What is at a path, to be written into, through the page cache: a block device only when nobody uses it, and claimed as `RawDevice` claims it. */
+export function openTarget(path: string): Promise<FileDevice> {
+  return isBlockDevice(path) ? claiming(() => claimed(path, { exclusive: true })) : FileDevice.open(path);
+}
+
+function claimed(path: string, options: FileDeviceOptions): FileDevice {
+  refuseInUse(`opening '${path}'`, path);
+  const file = FileDevice.openSync(path, options);
+  try {
+    file.claimSync();
+    return file;
+  } catch (error) {
+    file.closeSync();
+    throw error;
+  }
 }
 
 /** A claim that was given back stays for a moment when a child is just being started (claim.ts); nothing can give that one back. */

@@ -13,10 +13,10 @@ import type { SnapshotInfo, VolumeFigures } from '../volume/volume.ts';
 import { importPool as importPoolHere } from './archive.ts';
 import { normalPath } from './directory.ts';
 import { Link, type LossListener } from './link.ts';
-import { SUSPICION_MS, TRANSFER_BYTES_MAX, type ImportRequest, type JoinRequest, type ReleaseRequest } from './owner.ts';
+import { SUSPICION_MS, TRANSFER_BYTES_MAX, type ImportAnswer, type ImportRequest, type JoinRequest, type ReleaseRequest } from './owner.ts';
 import type { InitOpfsPoolOptions } from './pool.ts';
 import { servePulls } from './pulled.ts';
-import { decodeError, type WireError } from './wire.ts';
+import { decodeError } from './wire.ts';
 
 export interface ConnectOptions {
   /**
@@ -32,6 +32,7 @@ export interface ConnectOptions {
 
 const REPEATABLE = { repeatable: true };
 const PATIENCE_MS = 5000;
+const PARTS_AT_ONCE = 8;
 /** An owner that was away for less does not notice it, so a client must not give up before. */
 const PATIENCE_MIN_MS = SUSPICION_MS * 1.5;
 /** How long a page that is about to be frozen or closed waits for its worker to give the pool up. */
@@ -63,7 +64,7 @@ export async function connect(path: string, options: ConnectOptions = {}): Promi
 export async function importPool(
   path: string,
   stream: ReadableStream<Uint8Array>,
-  options: Pick<ConnectOptions, 'worker'> = {},
+  options: Pick<ConnectOptions, 'worker' | 'patienceMs'> = {},
 ): Promise<void> {
   const normal = normalPath(path);
   if (options.worker === undefined) return importPoolHere(normal, stream);
@@ -71,17 +72,24 @@ export async function importPool(
   const pulls = new MessageChannel();
   const answers = new MessageChannel();
   const stop = servePulls(pulls.port1, stream);
+  const { patienceMs = PATIENCE_MS } = options;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
-      answers.port1.onmessage = ({ data }: MessageEvent<{ ok: true } | { error: WireError }>) =>
-        'error' in data ? reject(decodeError(data.error)) : resolve();
-      worker.addEventListener('error', (event) =>
-        reject(new VarveError('VARVE_UNSUPPORTED', `importing a pool into '${normal}'`, { detail: `its worker failed: ${event.message}` })),
-      );
+      const fail = (detail: string): void => reject(new VarveError('VARVE_UNSUPPORTED', `importing a pool into '${normal}'`, { detail }));
+      timer = setTimeout(() => fail(`its worker did not answer within ${patienceMs} ms; expected a module that calls serve()`), patienceMs);
+      answers.port1.onmessage = ({ data }: MessageEvent<ImportAnswer>) => {
+        clearTimeout(timer);
+        if (data === 'begun') return;
+        if ('error' in data) reject(decodeError(data.error));
+        else resolve();
+      };
+      worker.addEventListener('error', (event) => fail(`its worker failed: ${event.message}`));
       const request: ImportRequest = { varve: 'import', path: normal, stream: pulls.port2, answer: answers.port2 };
       worker.postMessage(request, [pulls.port2, answers.port2]);
     });
   } finally {
+    clearTimeout(timer);
     answers.port1.close();
     pulls.port1.close();
     worker.terminate();
@@ -93,13 +101,14 @@ export class PoolClient {
   readonly path: string;
   readonly #link: Link;
   readonly #worker: Worker | undefined;
+  readonly #patienceMs: number;
   readonly #listeners = new AbortController();
   #id = '';
-  #workerFailed = false;
 
   /** @internal use `connect` */
   constructor(path: string, options: ConnectOptions & { readonly patienceMs: number }) {
     this.path = path;
+    this.#patienceMs = options.patienceMs;
     const worker = options.worker?.();
     this.#worker = worker;
     if (worker === undefined) {
@@ -112,7 +121,6 @@ export class PoolClient {
     this.#link = new Link({ path, patienceMs: options.patienceMs, worker: { name, port: port1 } });
     worker.postMessage({ varve: 'join', path, worker: name, create: options.create ?? null, port: port2 } satisfies JoinRequest, [port2]);
     worker.addEventListener('error', (event) => {
-      this.#workerFailed = true;
       const detail = `its worker cannot run${event.message ? `: ${event.message}` : ''}; expected a module that calls serve()`;
       this.#link.workerFailed(new VarveError('VARVE_UNSUPPORTED', `owning pool '${path}'`, { detail }));
     });
@@ -127,7 +135,7 @@ export class PoolClient {
     const retire = (): void => {
       const shared = globalThis.crossOriginIsolated ? new Int32Array(new SharedArrayBuffer(4)) : undefined;
       worker.postMessage({ varve: 'release', path: this.path, flag: shared } satisfies ReleaseRequest);
-      if (!this.#link.ownsItself) return;
+      if (!this.#link.mayHold) return;
       // A frozen page freezes its workers as soon as this returns, a closed one ends them: the only way to give the worker time is to take it.
       for (const end = performance.now() + RELEASE_MS; performance.now() < end;)
         if (shared !== undefined && Atomics.load(shared, 0) === 1) break;
@@ -198,15 +206,21 @@ export class PoolClient {
   export(): ReadableStream<Uint8Array> {
     const id = Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
     const link = this.#link;
+    let opened: Promise<void>;
     return new ReadableStream<Uint8Array>(
       {
-        start: () => link.call<void>('export.open', { export: id }),
+        start: () => (opened = link.call<void>('export.open', { export: id })),
         pull: async (controller) => {
           const bytes = await link.call<Uint8Array | null>('export.next', { export: id });
           if (bytes === null) controller.close();
           else controller.enqueue(bytes);
         },
-        cancel: () => link.call<void>('export.close', { export: id }),
+        // It may be cancelled before it is open.
+        cancel: () =>
+          opened.then(
+            () => link.call<void>('export.close', { export: id }),
+            () => undefined,
+          ),
       },
       { highWaterMark: 0 },
     );
@@ -229,13 +243,19 @@ export class PoolClient {
     this.#link.close();
     const worker = this.#worker;
     if (worker === undefined) return;
-    if (!this.#workerFailed) {
+    if (!this.#link.workerFails) {
+      const { port1, port2 } = new MessageChannel();
       await new Promise<void>((resolve) => {
-        const { port1, port2 } = new MessageChannel();
-        port1.onmessage = () => resolve();
+        // One that does not answer holds nothing, or is ended as a crash would end it.
+        const timer = setTimeout(resolve, this.#patienceMs);
+        port1.onmessage = ({ data }: MessageEvent<boolean>) => {
+          clearTimeout(timer);
+          if (data) resolve();
+        };
         worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
-        worker.addEventListener('error', () => resolve(), { once: true }); // it never comes to run
+        worker.addEventListener('error', () => this.#link.workerFails && resolve()); // it never comes to run
       });
+      port1.close();
     }
     worker.terminate();
   }
@@ -517,12 +537,20 @@ export class SnapshotClient implements StorageDevice {
   }
 }
 
-/** Fills `into`, in parts that the owner takes, all of them asked for at once. */
+/** Fills `into`, in parts that the owner takes, some of them at a time: each is in memory twice while it is under way. */
 async function readParts(ask: (offset: number, length: number) => Promise<Uint8Array>, offset: number, into: Uint8Array): Promise<void> {
-  const parts: Promise<void>[] = [];
-  for (let at = 0; at < into.length; at += TRANSFER_BYTES_MAX) {
-    const length = Math.min(TRANSFER_BYTES_MAX, into.length - at);
-    parts.push(ask(offset + at, length).then((bytes) => into.set(bytes, at)));
-  }
-  await Promise.all(parts);
+  let next = 0;
+  const fill = async (): Promise<void> => {
+    while (next < into.length) {
+      const at = next;
+      next += TRANSFER_BYTES_MAX;
+      try {
+        into.set(await ask(offset + at, Math.min(TRANSFER_BYTES_MAX, into.length - at)), at);
+      } catch (error) {
+        next = into.length; // nothing more is asked for
+        throw error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: PARTS_AT_ONCE }, fill));
 }

@@ -1,5 +1,6 @@
 // Directories of the origin private file system, by paths such as `app` or `app/backups`, and what of a pool is in them.
 
+import { failed, patiently } from '../device/opfs.ts';
 import { VarveError } from '../errors.ts';
 import { MEMBER_FILE } from '../pool/member-file.ts';
 
@@ -33,22 +34,27 @@ export async function openDirectory(path: string, create: boolean): Promise<File
     let directory = await storage.getDirectory();
     for (const part of pathParts(path)) directory = await directory.getDirectoryHandle(part, { create });
     return directory;
-  } catch (cause) {
-    if (cause instanceof RangeError) throw cause;
-    const name = cause instanceof Error ? cause.name : '';
-    if (name === 'NotFoundError' && !create) return undefined;
-    const code = name === 'QuotaExceededError' ? 'VARVE_NO_SPACE' : name === 'SecurityError' ? 'VARVE_UNSUPPORTED' : 'VARVE_IO';
-    throw new VarveError(code, doing, { cause });
+  } catch (error) {
+    if (isMissing(error) && !create) return undefined;
+    throw failed(doing, error);
   }
 }
 
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && error.name === 'NotFoundError';
+}
+
 /**
- * Is there while a pool is being made. What lies beside it after a crash never was a pool, and holds nothing: whoever made it was not told that it is there.
+ * Is there while a pool is being made or deleted. What lies beside it after a crash never was a pool, and holds nothing: whoever made it was not told that it is there.
  */
 const MAKING_NAME = 'making';
 
 export async function beginMaking(directory: FileSystemDirectoryHandle): Promise<void> {
-  await directory.getFileHandle(MAKING_NAME, { create: true });
+  try {
+    await directory.getFileHandle(MAKING_NAME, { create: true });
+  } catch (error) {
+    throw failed('making a pool', error);
+  }
 }
 
 export async function endMaking(directory: FileSystemDirectoryHandle): Promise<void> {
@@ -72,11 +78,11 @@ export async function memberFiles(directory: FileSystemDirectoryHandle): Promise
   return names.sort();
 }
 
+/** The handles of a worker that was ended stay for a moment, and forbid it. */
 export async function removeFile(directory: FileSystemDirectoryHandle, name: string): Promise<void> {
   try {
-    await directory.removeEntry(name);
-  } catch (cause) {
-    if (cause instanceof Error && cause.name === 'NotFoundError') return;
-    throw new VarveError('VARVE_IO', `deleting '${name}' of the origin private file system`, { cause });
+    await patiently(() => directory.removeEntry(name));
+  } catch (error) {
+    if (!isMissing(error)) throw failed(`deleting '${name}' of the origin private file system`, error);
   }
 }

@@ -87,6 +87,10 @@ export class Link {
   /** An owner that was announced while the present one had not gone yet. */
   #next: string | undefined;
   #watch = new AbortController();
+  /** It is being asked who holds locks. */
+  #asking = false;
+  /** The session that waits for its lock. */
+  #attempt = '';
   #session: { readonly name: string; readonly wire: Wire; readonly lock: OriginLock } | undefined;
   #calls = 0;
   #sent = new Map<number, Call>();
@@ -98,13 +102,22 @@ export class Link {
   #forgiven = false;
   #pingedAt = 0;
   #released: boolean | undefined;
-  /** Why this tab's worker does not run. */
+  /** This tab's worker was heard from. */
+  #workerRuns = false;
+  /** It said last that it is opening the pool. */
+  #workerOpens = false;
+  /** Why it does not run. */
   #failure: VarveError | undefined;
 
   constructor(options: LinkOptions) {
     this.path = options.path;
     this.#patienceMs = options.patienceMs;
     this.#worker = options.worker;
+    const heard = (): void => {
+      this.#workerRuns = true;
+      this.#failure = undefined;
+    };
+    options.worker?.port.addEventListener('message', heard, { once: true });
     this.#channel = new BroadcastChannel(channelName(options.path));
     this.#channel.onmessage = ({ data }: MessageEvent<unknown>) => {
       if (isRecord(data)) this.#announced(data);
@@ -113,7 +126,21 @@ export class Link {
 
   /** The owner is the worker of this tab. */
   get ownsItself(): boolean {
-    return this.#worker !== undefined && this.#owner?.startsWith(`${this.#worker.name}:`) === true;
+    return this.#isOwn(this.#owner);
+  }
+
+  /** The worker of this tab may have locks of the pool. */
+  get mayHold(): boolean {
+    return this.ownsItself || this.#workerOpens;
+  }
+
+  /** The worker of this tab never came to run. */
+  get workerFails(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  #isOwn(owner: unknown): boolean {
+    return this.#worker !== undefined && typeof owner === 'string' && owner.startsWith(`${this.#worker.name}:`);
   }
 
   get closed(): boolean {
@@ -173,8 +200,9 @@ export class Link {
     });
   }
 
-  /** This tab's worker cannot own the pool: calls that wait for an owner fail, unless there is another. */
+  /** This tab's worker threw an error. One that does not even run cannot own the pool: calls that wait for an owner fail, unless there is another. */
   workerFailed(error: VarveError): void {
+    if (this.#workerRuns) return;
     this.#failure = error;
     if (this.#owner === undefined) for (const call of this.#queue.splice(0)) call.reject(error);
   }
@@ -197,6 +225,8 @@ export class Link {
 
   #announced(message: JsonRecord): void {
     if (this.#state === 'closed') return;
+    if (this.#isOwn(message['opening'])) this.#workerOpens = true;
+    else if (this.#isOwn(message['owner']) || message['worker'] === this.#worker?.name) this.#workerOpens = false;
     if (typeof message['owner'] === 'string') this.#ownerIs(message['owner']);
     else if (typeof message['opening'] === 'string') {
       if (this.#state === 'searching') this.#heardAt = performance.now();
@@ -212,41 +242,72 @@ export class Link {
     if (owner === this.#owner && (this.#state === 'linking' || this.#state === 'linked')) return;
     if (this.#owner !== undefined && owner !== this.#owner) {
       this.#next = owner; // as soon as it is known how the present one ended
+      void this.#doubt();
       return;
     }
     if (this.#owner === undefined) {
       this.#owner = owner;
       this.#watchOwner(owner);
     }
-    void this.#link(owner);
+    this.#heardAt = performance.now();
+    this.#link(owner);
   }
 
-  /** Resolves, so to say, when the owner has let go of its lock, however. */
+  /** Hears when the owner has let go of its lock, however. */
   #watchOwner(owner: string): void {
-    this.#watch = new AbortController();
-    OriginLock.wait(ownerLockName(this.path, owner), 'shared', this.#watch.signal).then(
+    const watch = (this.#watch = new AbortController());
+    OriginLock.wait(ownerLockName(this.path, owner), 'shared', watch.signal).then(
       async (lock) => {
         await lock.release();
-        if (this.#released === undefined) await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
-        if (this.#owner === owner && this.#state !== 'closed') this.#ownerGone();
+        await this.#ended(owner);
       },
-      () => undefined, // closed first
+      () =>
+        setTimeout(() => {
+          if (!watch.signal.aborted) this.#watchOwner(owner); // it failed by itself
+        }, BEAT_MS),
     );
   }
 
-  async #link(owner: string): Promise<void> {
+  /** Somebody else says that he is the owner, or the owner says nothing: the end of its lock may not have been told to the watch. */
+  async #doubt(): Promise<void> {
+    const owner = this.#owner;
+    if (owner === undefined || this.#asking) return;
+    this.#asking = true;
+    try {
+      const { held } = await globalThis.navigator.locks.query();
+      const name = ownerLockName(this.path, owner);
+      if (held?.some((lock) => lock.name === name && lock.mode === 'exclusive') === false) await this.#ended(owner);
+    } catch {
+      // asked again at the next beat
+    } finally {
+      this.#asking = false;
+    }
+  }
+
+  async #ended(owner: string): Promise<void> {
+    if (this.#released === undefined) await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
+    if (this.#owner !== owner || this.#state === 'closed') return;
+    this.#watch.abort();
+    this.#ownerGone();
+  }
+
+  #link(owner: string): void {
     this.#state = 'linking';
-    this.#heardAt = performance.now();
-    const name = globalThis.crypto.randomUUID();
-    const lock = await OriginLock.acquire(sessionLockName(this.path, name));
-    if (this.#state !== 'linking' || this.#owner !== owner) return void (await lock.release());
-    const port = this.ownsItself ? this.#worker?.port : undefined;
-    const wire: Wire = port === undefined ? new ChannelWire(wireName(this.path, name)) : new PortWire(port, name);
-    this.#session = { name, wire, lock };
-    wire.onmessage = (message) => {
-      if (isRecord(message) && this.#session?.name === name) this.#heard(message);
-    };
-    (port ?? this.#channel).postMessage({ hello: name, to: owner });
+    const name = (this.#attempt = globalThis.crypto.randomUUID());
+    const awaited = (): boolean => this.#attempt === name && this.#state === 'linking' && this.#owner === owner;
+    OriginLock.acquire(sessionLockName(this.path, name)).then(
+      (lock) => {
+        if (!awaited()) return void lock.release();
+        const port = this.ownsItself ? this.#worker?.port : undefined;
+        const wire: Wire = port === undefined ? new ChannelWire(wireName(this.path, name)) : new PortWire(port, name);
+        this.#session = { name, wire, lock };
+        wire.onmessage = (message) => {
+          if (isRecord(message) && this.#session?.name === name) this.#heard(message);
+        };
+        (port ?? this.#channel).postMessage({ hello: name, to: owner });
+      },
+      () => setTimeout(() => awaited() && this.#link(owner), BEAT_MS),
+    );
   }
 
   #endSession(): void {
@@ -361,6 +422,7 @@ export class Link {
       return;
     }
     const silent = now - this.#heardAt;
+    if (this.#state === 'unresponsive' || this.#next !== undefined) void this.#doubt();
     if (this.#state === 'unresponsive') this.#who();
     else if (silent > this.#patienceMs) this.#giveUp();
     else if (this.#state === 'searching') this.#who();

@@ -18,15 +18,21 @@ export class OriginLock {
    * @throws VarveError VARVE_LOCKED when somebody holds it in a way that excludes this one; VARVE_UNSUPPORTED
    */
   static async acquire(name: string, mode: LockMode = 'exclusive', patienceMs = 0): Promise<OriginLock> {
-    const lock = new OriginLock(name);
-    if (await lock.#request({ mode, ifAvailable: true })) return lock;
     if (patienceMs > 0) {
-      const signal = AbortSignal.timeout(patienceMs);
-      try {
-        return await OriginLock.wait(name, mode, signal);
-      } catch (error) {
-        if (!signal.aborted) throw error;
-      }
+      // A browser may leave a request be whose signal says that it is over, or grant it all the same.
+      const patience = new AbortController();
+      const waiting = OriginLock.wait(name, mode, patience.signal);
+      const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), Math.min(patienceMs, 0x7fffffff)));
+      const lock = await Promise.race([waiting, late]);
+      if (lock !== undefined) return lock;
+      waiting.then(
+        (granted) => granted.release(),
+        () => undefined,
+      );
+      patience.abort();
+    } else {
+      const lock = new OriginLock(name);
+      if (await lock.#request({ mode, ifAvailable: true })) return lock;
     }
     throw new VarveError('VARVE_LOCKED', `locking '${name}'`, { detail: 'another page or worker of this origin has the pool open' });
   }

@@ -32,6 +32,7 @@ import {
   wireName,
   type JsonRecord,
   type Wire,
+  type WireError,
 } from './wire.ts';
 
 /** What a page asks its worker for. */
@@ -50,7 +51,7 @@ export interface ReleaseRequest {
   readonly path: string;
   /** Set to 1 and notified when nothing is held any more. */
   readonly flag?: Int32Array<SharedArrayBuffer> | undefined;
-  /** Hears the same by a message. */
+  /** Hears false at once, and true when the same is so. */
   readonly done?: MessagePort | undefined;
 }
 
@@ -60,9 +61,11 @@ export interface ImportRequest {
   readonly path: string;
   /** Gives the archive (pulled.ts). */
   readonly stream: MessagePort;
-  /** Hears `{ ok }` or `{ error }`. */
+  /** Hears `ImportAnswer`s. */
   readonly answer: MessagePort;
 }
+
+export type ImportAnswer = 'begun' | { readonly ok: true } | { readonly error: WireError };
 
 /** A tick that comes so late says that the worker was frozen, or busy for as long. */
 export const SUSPICION_MS = 1000;
@@ -90,13 +93,16 @@ export function serve(): void {
       else known.join(request.port);
     } else if (data['varve'] === 'import') {
       const { path, stream, answer } = data as unknown as ImportRequest;
+      const tell = (word: ImportAnswer): void => answer.postMessage(word);
+      tell('begun');
       importPool(path, pulledStream(stream)).then(
-        () => answer.postMessage({ ok: true }),
-        (error: unknown) => answer.postMessage({ error: encodeError(error) }),
+        () => tell({ ok: true }),
+        (error: unknown) => tell({ error: encodeError(error) }),
       );
     } else if (data['varve'] === 'release' || data['varve'] === 'stand') {
       const request = data as unknown as ReleaseRequest;
       const owner = owners.get(request.path);
+      request.done?.postMessage(false);
       if (request.varve === 'stand') owner?.stand();
       else
         void (owner?.retire() ?? Promise.resolve()).then(() => {
@@ -178,6 +184,7 @@ class Owner {
       if (isRecord(data)) this.#hear(data, (session) => new PortWire(port, session));
     });
     port.start();
+    port.postMessage({ joined: true });
   }
 
   #hear(message: JsonRecord, wire: (session: string) => Wire): void {

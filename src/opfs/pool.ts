@@ -99,8 +99,19 @@ export class OpfsPool extends StoragePool {
     try {
       const directory = await openDirectory(normal, false);
       if (directory === undefined) return;
-      for (const name of await memberFiles(directory)) await removeFile(directory, name);
-      await endMaking(directory);
+      // What is left when it is cut off in the middle is no pool. One of which nothing could be deleted is one still.
+      const whole = await holdsPool(directory);
+      const names = await memberFiles(directory);
+      await beginMaking(directory).catch(() => undefined); // no room for it is no reason to keep the pool
+      let deleted = 0;
+      try {
+        for (const name of names) {
+          await removeFile(directory, name);
+          deleted++;
+        }
+      } finally {
+        if (deleted === names.length || (deleted === 0 && whole)) await endMaking(directory);
+      }
     } finally {
       await lock.release();
     }

@@ -5,6 +5,7 @@
 //                 ◄──────      { bytes } | { end } | { error }
 //   { cancel }    ──────►
 
+import { checkBytes } from '../device/device.ts';
 import { decodeError, encodeError, isRecord, type WireError } from './wire.ts';
 
 /** The stream that the other side of the port gives. */
@@ -16,8 +17,8 @@ export function pulledStream(port: MessagePort): ReadableStream<Uint8Array> {
           port.onmessage = ({ data }: MessageEvent<unknown>) => {
             if (!isRecord(data)) return;
             if (data['bytes'] instanceof Uint8Array) controller.enqueue(data['bytes']);
-            else if (isRecord(data['error'])) return reject(decodeError(data['error'] as unknown as WireError));
-            else controller.close();
+            else if (data['end'] === true) controller.close();
+            else return reject(decodeError(data['error'] as WireError));
             resolve();
           };
           port.postMessage({ pull: true });
@@ -35,10 +36,13 @@ export function servePulls(port: MessagePort, stream: ReadableStream<Uint8Array>
   port.onmessage = ({ data }: MessageEvent<unknown>) => {
     if (!isRecord(data)) return;
     if (data['cancel'] === true) return void stop();
-    reader.read().then(
-      ({ value, done }) => port.postMessage(done ? { end: true } : { bytes: value.slice() }),
-      (error: unknown) => port.postMessage({ error: encodeError(error) }),
-    );
+    reader
+      .read()
+      .then(({ value, done }) => {
+        if (!done) checkBytes('reading a stream', value);
+        port.postMessage(done ? { end: true } : { bytes: value.slice() });
+      })
+      .catch((error: unknown) => port.postMessage({ error: encodeError(error) }));
   };
   return stop;
 }

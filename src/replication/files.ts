@@ -7,6 +7,7 @@ import { linkSync, lstatSync, realpathSync, renameSync, unlinkSync } from 'node:
 import { basename, dirname, join, resolve } from 'node:path';
 import type { StorageDevice } from '../device/device.ts';
 import { FileDevice, syncDirectory } from '../device/file.ts';
+import { openTarget } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import { isPoolFile } from '../pool/directory.ts';
 import { foreignSignature, VARVE_SIGNATURE } from '../pool/signature.ts';
@@ -37,7 +38,8 @@ export async function replicate(
 /**
  * As `restore` of `varve`; the target may also be a path.
  *
- * @throws VarveError `VARVE_EXISTS` when there is something at the path and `inPlace` is not set
+ * @throws VarveError `VARVE_EXISTS` when there is something at the path and `inPlace` is not set; `VARVE_LOCKED` when it is a block device that is mounted, or
+ * otherwise in use
  */
 export async function restore(
   view: StorageDevice,
@@ -94,7 +96,7 @@ function publish(temporary: string, path: string): void {
 }
 
 async function restoreInto(view: StorageDevice, path: string, options: RestoreOptions): Promise<RestoreResult> {
-  const device = await FileDevice.open(path, { exclusive: true });
+  const device = await openTarget(path);
   try {
     if (isPoolFile(realpathSync(path))) {
       throw new VarveError('VARVE_EXISTS', `restoring to '${path}'`, { detail: 'it is a file that a Varve pool keeps for itself' });

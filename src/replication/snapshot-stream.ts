@@ -35,12 +35,20 @@ export function exportSnapshot(view: SnapshotSource): ReadableStream<Uint8Array<
  * cut off, no snapshot is taken, and the volume is partly what it was and partly what came; it is cut to the size of the image only when all was sound.
  * @param name of the snapshot; left out: the one that was exported
  * @returns the snapshot's name
- * @throws VarveError VARVE_CORRUPT, VARVE_UNSUPPORTED, VARVE_EXISTS, VARVE_NO_SPACE
+ * @throws VarveError VARVE_CORRUPT, VARVE_UNSUPPORTED, VARVE_EXISTS, VARVE_NO_SPACE, VARVE_LIMIT
  */
 export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume: SnapshotTarget, name?: string): Promise<string> {
   const doing = 'importing a snapshot';
   let snapshot = '';
   let sizeBytes = 0;
+  const resize = async (bytes: number): Promise<void> => {
+    try {
+      await volume.resize(bytes);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new VarveError('VARVE_LIMIT', doing, { detail: `it is larger than a volume can be: ${sizeBytes} bytes`, cause });
+    }
+  };
   await readArchive(stream, {
     begin: async ({ kind, about, files }) => {
       const [image] = files;
@@ -54,11 +62,13 @@ export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume:
         throw new VarveError('VARVE_EXISTS', doing, { detail: `there is a snapshot '${snapshot}' already` });
       sizeBytes = image.sizeBytes;
     },
-    file: async () => {
-      if (volume.sizeBytes < sizeBytes) await volume.resize(sizeBytes);
+    file: () => {
       let before = new Uint8Array(0);
-      return {
-        write: async (offset, bytes) => {
+      return Promise.resolve({
+        write: async (offset: number, bytes: Uint8Array) => {
+          // It grows with what comes, not to what the archive says of itself.
+          const end = offset + bytes.length;
+          if (volume.sizeBytes < end) await resize(Math.min(sizeBytes, Math.max(end, 2 * volume.sizeBytes)));
           if (before.length < bytes.length) before = new Uint8Array(bytes.length);
           const present = before.subarray(0, bytes.length);
           await volume.read(offset, present);
@@ -68,10 +78,10 @@ export async function importSnapshot(stream: ReadableStream<Uint8Array>, volume:
           }
         },
         end: () => Promise.resolve(),
-      };
+      });
     },
   });
-  if (volume.sizeBytes !== sizeBytes) await volume.resize(sizeBytes);
+  if (volume.sizeBytes !== sizeBytes) await resize(sizeBytes);
   await volume.snapshot(snapshot);
   return snapshot;
 }

@@ -6,7 +6,8 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { markAligned } from '../../src/aligned.ts';
 import { FileDevice } from '../../src/device/file.ts';
 import { RawDevice } from '../../src/device/raw.ts';
-import { StoragePool } from '../../src/node.ts';
+import { MemoryDevice } from '../../src/device/memory.ts';
+import { restore, StoragePool } from '../../src/node.ts';
 import { deviceConformance } from '../../src/testing/conformance.ts';
 import { BlockDevices, system } from '../block-devices.ts';
 import { programOf } from '../program.ts';
@@ -16,6 +17,7 @@ const devices = new BlockDevices();
 afterAll(() => devices.dispose());
 const code = (wanted: string) => expect.objectContaining({ code: wanted });
 const runner = { describe, it };
+const unmount = (_path: string, point: string): string => system('umount', point);
 
 const LOOP_512 = devices.loop(2 * MIB, 512);
 const LOOP_4096 = devices.loop(2 * MIB, 4096);
@@ -196,20 +198,45 @@ describe('a raw device', () => {
     await (await RawDevice.open(LOOP_4096)).close();
   });
 
-  it('is not taken from under a mount, and says where it is mounted', async () => {
-    const path = devices.loop(16 * MIB);
-    system('mke2fs', '-q', '-F', '-t', 'ext4', path);
+  const uses: readonly [string, number, (path: string, point: string) => unknown, (path: string, point: string) => unknown][] = [
+    ['a mounted ext4', 16, (path, point) => (system('mke2fs', '-q', '-F', '-t', 'ext4', path), system('mount', path, point)), unmount],
+    ['a mounted btrfs', 128, (path, point) => (system('mkfs.btrfs', '-q', path), system('mount', path, point)), unmount],
+    [
+      'another device of a mounted btrfs',
+      128,
+      (path, point) => {
+        const first = devices.loop(128 * MIB);
+        system('mkfs.btrfs', '-q', first, path);
+        system('mount', '-o', `device=${path}`, first, point);
+      },
+      unmount,
+    ],
+    ['swap space', 16, (path) => (system('mkswap', path), system('swapon', path)), (path) => system('swapoff', path)],
+  ];
+
+  // In Deno, which cannot open with O_EXCL, nothing but this keeps it.
+  it.each(uses)('that is %s is neither taken nor restored into', async (what, sizeMib, use, end) => {
+    const path = devices.loop(sizeMib * MIB);
     const point = devices.fresh();
     system('mkdir', point);
-    system('mount', path, point);
+    use(path, point);
+    const seen = what === 'swap space' ? 'swap space' : what.startsWith('another') ? 'btrfs' : point;
+    const refusal = expect.objectContaining({ code: 'VARVE_LOCKED', message: expect.stringContaining(seen) });
     try {
-      await expect(RawDevice.open(path)).rejects.toThrow(
-        expect.objectContaining({ code: 'VARVE_LOCKED', message: expect.stringContaining(point) }),
-      );
+      await expect(RawDevice.open(path)).rejects.toThrow(refusal);
+      await expect(restore(new MemoryDevice(sizeMib * MIB), path, { inPlace: true })).rejects.toThrow(refusal);
     } finally {
-      system('umount', point);
+      end(path, point);
     }
     await (await RawDevice.open(path)).close();
+  });
+
+  it('that is claimed is not restored into', async () => {
+    const claimed = await RawDevice.open(LOOP_512);
+    const restored = restore(new MemoryDevice(2 * MIB), LOOP_512, { inPlace: true });
+    await expect(restored).rejects.toThrow(code('VARVE_LOCKED'));
+    await claimed.close();
+    await restore(new MemoryDevice(2 * MIB), LOOP_512, { inPlace: true });
   });
 
   it('gives space back: a discard takes the blocks from under a loop device and a file', async () => {

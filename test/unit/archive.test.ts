@@ -237,6 +237,38 @@ describe('a snapshot', () => {
     await pool.close();
   });
 
+  it('that says that it is very large, or is larger than a volume can be, does not make the volume so', async () => {
+    const path = fresh();
+    await using pool = await StoragePool.init(path, { volumeSize: '8MiB' });
+    const target = await pool.createVolume('target', { size: 4096 });
+    for (const sizeBytes of [2 ** 52, Number.MAX_SAFE_INTEGER]) {
+      let pieces = 2;
+      const view = {
+        name: 's',
+        createdAt: new Date(),
+        sizeBytes,
+        read: () => (pieces-- > 0 ? Promise.resolve() : Promise.reject(new Error())),
+      };
+      const bytes: Uint8Array[] = [];
+      const all = exportSnapshot(view).pipeTo(new WritableStream({ write: (piece) => void bytes.push(piece) }));
+      await expect(all).rejects.toThrow();
+      await expect(importSnapshot(streamOf(Buffer.concat(bytes)), target)).rejects.toMatchObject({ code: 'VARVE_CORRUPT' });
+      expect(target.sizeBytes).toBeLessThanOrEqual(4 * MIB);
+    }
+    // One that came whole; a volume that refuses its size.
+    const full = {
+      sizeBytes: 0,
+      read: (_offset: number, into: Uint8Array) => Promise.resolve(void into.fill(0)),
+      write: () => Promise.resolve(),
+      discard: () => Promise.resolve(),
+      resize: () => Promise.reject(new RangeError('size')),
+      snapshot: () => Promise.resolve(),
+      snapshots: () => [],
+    };
+    await target.snapshot('s');
+    await expect(importSnapshot(exportSnapshot(target.at('s')), full)).rejects.toMatchObject({ code: 'VARVE_LIMIT' });
+  });
+
   it('whose name is taken, or is none, changes nothing', async () => {
     const path = fresh();
     await makePool(path);

@@ -30,6 +30,8 @@ export class FakeOrigin {
   openMilliseconds = 0;
   /** Writes and flushes fail. */
   broken = false;
+  /** No file can be made. */
+  full = false;
 
   constructor() {
     const directory = {
@@ -40,6 +42,7 @@ export class FakeOrigin {
         let file = this.files.get(name);
         if (file === undefined) {
           if (!create) throw named('NotFoundError');
+          if (this.full) throw named('QuotaExceededError');
           this.files.set(name, (file = new FakeFile()));
         }
         return this.#fileHandle(name, file);

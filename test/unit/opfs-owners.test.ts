@@ -1,6 +1,8 @@
 // What clients of a pool are told when its owner changes at an awkward moment. In real browsers test/browser kills owners; here the moment can be chosen.
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { connect, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { connect, importPool, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
+import { OpfsPool } from '../../src/opfs/pool.ts';
+import { OriginLock } from '../../src/opfs/lock.ts';
 import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
 
 const MIB = 2 ** 20;
@@ -32,6 +34,7 @@ beforeEach(async () => {
 afterEach(async () => {
   origin.openMilliseconds = 0;
   origin.broken = false;
+  origin.full = false;
   for (const client of clients) await client.close();
   vi.unstubAllGlobals();
 });
@@ -187,7 +190,7 @@ describe('an owner that gives up', () => {
     first.worker.post({ varve: 'release', path });
     first.worker.post({ varve: 'stand', path });
     const { port1, port2 } = new MessageChannel();
-    const told = new Promise((resolve) => (port1.onmessage = resolve));
+    const told = new Promise<void>((resolve) => (port1.onmessage = ({ data }) => data === true && resolve()));
     first.worker.post({ varve: 'release', path, done: port2 });
     await told;
     expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
@@ -256,6 +259,12 @@ describe('an export', () => {
   }, 60_000);
 });
 
+it('an export that is cancelled before it has begun holds nobody up', async () => {
+  await first.pool.export().cancel();
+  expect(await Promise.race([first.pool.volumes(), sleep(2000)])).toEqual(['v']);
+  expect(first.pool.isOwner).toBe(true);
+});
+
 it('an export for which the pool cannot be closed fails, and whoever has changes hears that they may be lost', async () => {
   vi.spyOn(console, 'error').mockImplementation(() => undefined);
   const volume = await (await join()).volume('v');
@@ -296,4 +305,240 @@ describe('a handle', () => {
     await again.write(0, block(2));
     expect(await byte(again, 0)).toBe(2);
   });
+});
+
+describe('a browser that', () => {
+  type Ask = (name: string, ...rest: [options: LockOptions, granted: LockGrantedCallback<unknown>]) => Promise<unknown>;
+
+  /** Requests for locks go through this. */
+  function meddle(how: (ask: Ask, ...request: Parameters<Ask>) => Promise<unknown>): void {
+    const ask = navigator.locks.request.bind(navigator.locks) as Ask;
+    const meddled = (...request: Parameters<Ask>): Promise<unknown> => how(ask, ...request);
+    const spy = vi.spyOn(navigator.locks, 'request').mockImplementation(meddled as never);
+    onTestFinished(() => spy.mockRestore());
+  }
+  const never = new Promise<never>(() => undefined);
+  const isWatch = (name: string, mode?: LockMode): boolean => name.startsWith('varve:owner:') && mode === 'shared';
+
+  it.each(['fails', 'waits for good'])('%s to tell of the end of an owner does not keep a client from the next one', async (how) => {
+    let left = 1;
+    meddle((ask, name, options, granted) => {
+      if (!isWatch(name, options.mode) || left-- <= 0) return ask(name, options, granted);
+      return how === 'fails' ? Promise.reject(new Error('InvalidStateError')) : never;
+    });
+    const other = await join();
+    const volume = await other.volume('v');
+    await volume.write(0, block(1));
+    await volume.flush();
+    const second = await join(await origin.newWorker());
+    await first.pool.close();
+    await vi.waitFor(() => second.volumes().then(() => expect(second.isOwner).toBe(true)));
+    expect(await Promise.race([byte(volume, 0), sleep(2000)])).toBe(1);
+  });
+
+  it('never tells of the end of an owner does not keep a client from the next one that comes later', async () => {
+    meddle((ask, name, options, granted) => (isWatch(name, options.mode) ? never : ask(name, options, granted)));
+    const other = await connect(path, { patienceMs: 1500 });
+    clients.push(other);
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+    await expect(other.volumes()).rejects.toThrow(code('VARVE_LOCKED')); // the only one it knows says nothing
+    first.worker.post({ varve: 'stand', path });
+    await vi.waitFor(() => other.volumes().then((names) => expect(names).toEqual(['v'])), { timeout: 5000 });
+  });
+
+  const isSession = (name: string, mode?: LockMode): boolean => name.startsWith('varve:session:') && mode !== 'shared';
+
+  it('refuses the lock of a session once is asked again', async () => {
+    let asked = 0;
+    meddle((ask, name, options, granted) =>
+      isSession(name, options.mode) && ++asked === 1 ? Promise.reject(new Error('InvalidStateError')) : ask(name, options, granted),
+    );
+    expect(await (await join()).volumes()).toEqual(['v']);
+    expect(asked).toBe(2);
+  });
+
+  it('gives the locks of two sessions late, and both at once, leaves one of them', async () => {
+    const sessions = async (): Promise<number> =>
+      ((await navigator.locks.query()).held ?? []).filter(({ name }) => name?.startsWith(`varve:session:${path}:`)).length;
+    const other = await connect(path, { patienceMs: 1500 });
+    clients.push(other);
+    const before = await sessions();
+    const late = sleep(2500);
+    meddle(async (ask, name, options, granted) => {
+      if (isSession(name, options.mode)) await late;
+      return ask(name, options, granted);
+    });
+    first.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+    first.worker.post({ varve: 'stand', path });
+    await expect(other.volumes()).rejects.toThrow(code('VARVE_LOCKED'));
+    await vi.waitFor(() => Promise.all([first.pool.volumes(), other.volumes()]), { timeout: 10_000 });
+    expect(await sessions()).toBe(before);
+  }, 30_000);
+
+  it('grants a lock after its time, or does not hear that it is over, has the lock back', async () => {
+    const held = await OriginLock.acquire('late');
+    meddle((ask, name, { mode = 'exclusive' }, granted) => ask(name, { mode }, granted));
+    await expect(OriginLock.acquire('late', 'exclusive', 50)).rejects.toThrow(code('VARVE_LOCKED'));
+    await held.release();
+    await (await OriginLock.acquire('late', 'exclusive', 1000)).release();
+  });
+});
+
+describe('a worker', () => {
+  const dumb = { postMessage: () => undefined, addEventListener: () => undefined, terminate: () => undefined } as unknown as Worker;
+  const settled = (call: Promise<unknown>): Promise<unknown> =>
+    Promise.race([
+      call.then(
+        () => 'ok',
+        (error: unknown) => error,
+      ),
+      sleep(4000).then(() => 'never'),
+    ]);
+
+  it('that does not call serve() keeps nobody waiting for good', async () => {
+    expect(await settled(connect('nowhere', { worker: () => dumb, patienceMs: 1500 }))).toEqual(code('VARVE_LOCKED'));
+    const imported = importPool('nowhere', new Blob(['no archive']).stream(), { worker: () => dumb, patienceMs: 1500 });
+    expect(await settled(imported)).toEqual(code('VARVE_UNSUPPORTED'));
+  });
+
+  it('that was ended does not keep its client from closing', async () => {
+    const second = await origin.newWorker();
+    const { postMessage } = second.worker();
+    let ended = false;
+    const worker = { ...dumb, postMessage: (message: object) => ended || postMessage(message) } as unknown as Worker;
+    const pool = await connect(path, { worker: () => worker, patienceMs: 1500 });
+    ended = true;
+    expect(await settled(pool.close())).toBe('ok');
+    second.post({ varve: 'release', path });
+  });
+
+  /** A worker, and what throws an error in it. */
+  async function throwing(): Promise<{ worker: () => Worker; fail: () => void }> {
+    const listeners: ((event: object) => void)[] = [];
+    const worker = (await origin.newWorker()).worker();
+    const addEventListener = (_type: string, listener: (event: object) => void): void => void listeners.push(listener);
+    const fail = (): void => listeners.forEach((listener) => listener({ message: 'something else in it' }));
+    return { worker: () => Object.assign(worker, { addEventListener }), fail };
+  }
+
+  it('in which something else throws an error goes on, and hands over when its client closes', async () => {
+    await first.pool.close();
+    const { worker, fail } = await throwing();
+    const pool = await connect(path, { worker });
+    const volume = await pool.volume('v');
+    await volume.write(0, block(7));
+    fail();
+    expect(await byte(volume, 0)).toBe(7);
+    const closing = pool.close();
+    fail();
+    await closing;
+    expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
+    const other = await join(await origin.newWorker());
+    expect(await byte(await other.volume('v'), 0)).toBe(7);
+  });
+
+  it('that fails before it runs is ended at once, and says why', async () => {
+    const listeners: ((event: object) => void)[] = [];
+    const worker = { ...dumb, addEventListener: (_type: string, listener: (event: object) => void) => void listeners.push(listener) };
+    const connected = connect('nowhere', { worker: () => worker as unknown as Worker, patienceMs: 60_000 });
+    for (const listener of listeners) listener({ message: 'no such file' });
+    expect(await settled(connected)).toEqual(code('VARVE_UNSUPPORTED'));
+  });
+
+  it('of a page that is about to be frozen gets time to give the pool up also while it opens it', async () => {
+    const events = new EventTarget();
+    vi.stubGlobal('document', events);
+    const second = await origin.newWorker();
+    vi.stubGlobal('addEventListener', () => undefined); // of the page
+    await connect(path, { worker: second.worker }).then((pool) => clients.push(pool));
+    const frozen = (): number => {
+      const begun = performance.now();
+      events.dispatchEvent(new Event('freeze'));
+      return performance.now() - begun;
+    };
+    expect(frozen()).toBeLessThan(200); // it waits for its turn
+    second.post({ varve: 'stand', path });
+    origin.openMilliseconds = 200;
+    await first.pool.close();
+    await sleep(50);
+    expect(frozen()).toBeGreaterThan(200);
+    origin.openMilliseconds = 0;
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+  });
+});
+
+it('a large read asks for some parts at a time', async () => {
+  const volume = await first.pool.createVolume('large', { size: '256MiB' });
+  let asked = 0;
+  let most = 0;
+  const post = MessagePort.prototype.postMessage;
+  const spy = vi.spyOn(MessagePort.prototype, 'postMessage').mockImplementation(function (this: MessagePort, ...args: unknown[]) {
+    const { message } = args[0] as { message?: { call?: string; ok?: unknown } };
+    if (message?.call === 'volume.read') most = Math.max(most, ++asked);
+    if (message?.ok instanceof Uint8Array) asked--;
+    post.apply(this, args as never);
+  } as never);
+  onTestFinished(() => spy.mockRestore());
+  await volume.write(100 * MIB, block(1));
+  const into = new Uint8Array(128 * MIB + 1);
+  await volume.read(1, into);
+  expect([most, into[100 * MIB - 1], into[100 * MIB - 2], into.indexOf(1)]).toEqual([8, 1, 0, 100 * MIB - 1]);
+  await expect(volume.read(1, into, { signal: AbortSignal.abort() })).rejects.toThrow('abort');
+});
+
+describe('a pool', () => {
+  const dead = (name: string): void => void ((origin.files.get(name) as { open: boolean }).open = true);
+  const members = (): string[] => [...origin.files.keys()].filter((name) => name.endsWith('.varve')).toSorted();
+
+  beforeEach(() => first.pool.close());
+
+  it('is deleted although the handles of a worker that was ended stay for a moment', async () => {
+    const [name] = members() as [string];
+    dead(name);
+    setTimeout(() => (origin.files.get(name)!.open = false), 300);
+    await OpfsPool.destroy(path);
+    expect(origin.files.size).toBe(0);
+  });
+
+  it('of which nothing can be deleted is what it was', async () => {
+    for (const name of members()) dead(name);
+    await expect(OpfsPool.destroy(path)).rejects.toThrow(code('VARVE_LOCKED'));
+    for (const name of members()) origin.files.get(name)!.open = false;
+    expect(await (await join(await origin.newWorker())).volumes()).toEqual(['v']);
+  });
+
+  it('whose deletion was cut off is none, and makes room for another', async () => {
+    const pool = await join(await origin.newWorker());
+    await (await pool.createVolume('w', { size: '64MiB' })).write(0, new Uint8Array(36 * MIB).fill(1));
+    await pool.close();
+    expect(members().length).toBeGreaterThan(1);
+    dead(members().at(-1) as string);
+    await expect(OpfsPool.destroy(path)).rejects.toThrow(code('VARVE_LOCKED'));
+    for (const file of origin.files.values()) file.open = false;
+    await expect(connect(path, { worker: (await origin.newWorker()).worker })).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    expect(await (await join(await origin.newWorker())).volumes()).toEqual([]);
+  });
+
+  it('for which there is no room says so, and is deleted all the same', async () => {
+    origin.full = true;
+    await OpfsPool.destroy(path);
+    expect(origin.files.size).toBe(0);
+    await expect(join(await origin.newWorker())).rejects.toThrow(code('VARVE_NO_SPACE'));
+  });
+});
+
+it.each([
+  ['an object', { not: 'bytes' }],
+  ['a string', 'abc'],
+  ['an ArrayBuffer', new ArrayBuffer(8)],
+])('a stream of %s is refused as what it is', async (_what, chunk) => {
+  await first.pool.close();
+  origin.files.clear();
+  const { worker } = await origin.newWorker();
+  const stream = new ReadableStream({ pull: (controller) => controller.enqueue(chunk) });
+  const imported = importPool(path, stream as ReadableStream<Uint8Array>, { worker });
+  await expect(Promise.race([imported, sleep(2000)])).rejects.toThrow(TypeError);
+  expect(origin.files.size).toBe(0);
 });
