@@ -350,7 +350,7 @@ export function figure(n: u32): f64 {
     case 2: return <f64>freeTotal;
     case 3: return <f64>reserveSegments();
     case 4: return <f64>segmentTotal;
-    case 5: return <f64>(dataBlocksWritten - movedBlocks);
+    case 5: return <f64>dataBlocksWritten;
     case 6: return <f64>metadataBlocksWritten;
     case 7: return <f64>paddingBlocks;
     case 8: return <f64>movedBlocks;
@@ -362,7 +362,6 @@ export function figure(n: u32): f64 {
     case 14: return <f64>unflushedBlocks();
     case 15: return <f64>replayedEntries;
     case 16: return <f64>generation;
-    case 17: return <f64>segmentTotal - <f64>freeTotal;
     case 18: return <f64>checkpointCount;
     case 19: return failedReadOnly ? 1 : 0;
   }

@@ -607,7 +607,7 @@ function imageUnlink(image: u32): void {
 function imageAdd(fragment: u32, slot: u32): u32 {
   let image = imageFor(fragment);
   if (!image) return 0;
-  imageMost = max(imageMost, load<u32>(image, 12));
+  imageMost = max(imageMost, min(load<u32>(image, 12), levelCount(0))); // each is in a page of its own
   let part = image + IMAGE_HEAD + <u32>load<u16>(fragment, G_INDEX) * 12;
   if (load<u32>(part)) return 0;
   let bytes = <u32>load<u16>(fragment, G_BYTES);
