@@ -65,6 +65,11 @@ export const T_JOB: usize = 172; // index of the command that is being rescued
 export const T_NUMBER: usize = 176; // counts tickets
 export const T_SIZE: u32 = 180;
 
+export const KIND_READ: u32 = 3;
+export const KIND_WRITE: u32 = 4;
+export const KIND_TRIM: u32 = 5;
+export const KIND_OPERATION: u32 = 8;
+
 let slots: u32 = 0; // TICKET_COUNT_MAX words
 let slotHint: u32 = 0;
 export let ticketCount: u32 = 0;

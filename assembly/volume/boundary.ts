@@ -9,6 +9,7 @@ import {
   failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, STATUS_BITS, WAIT,
 } from '../abi/status';
 import {
+  KIND_OPERATION, KIND_READ, KIND_TRIM, KIND_WRITE,
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
   planComplete, planOperation, ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
@@ -51,10 +52,6 @@ import { snapshotCount as snapshots, snapshotGet as snapshotWrite, sourceCount a
 
 const KIND_CREATE: u32 = 1;
 const KIND_OPEN: u32 = 2;
-const KIND_READ: u32 = 3;
-const KIND_WRITE: u32 = 4;
-const KIND_TRIM: u32 = 5;
-const KIND_OPERATION: u32 = 8;
 const KIND_CLOSE: u32 = 11;
 const KIND_CHECK: u32 = 15;
 const KIND_SCRUB: u32 = 16;
@@ -352,7 +349,6 @@ export function figure(n: u32): f64 {
     case 4: return <f64>segmentTotal;
     case 5: return <f64>dataBlocksWritten;
     case 6: return <f64>metadataBlocksWritten;
-    case 7: return <f64>paddingBlocks;
     case 8: return <f64>movedBlocks;
     case 9: return <f64>sequence;
     case 10: return <f64>durableSequence;
@@ -363,9 +359,10 @@ export function figure(n: u32): f64 {
     case 15: return <f64>replayedEntries;
     case 16: return <f64>generation;
     case 18: return <f64>checkpointCount;
-    case 19: return failedReadOnly ? 1 : 0;
+    case 19: return <f64>failedReadOnly;
   }
   if (RAID) {
+    if (n == 7) return <f64>paddingBlocks;
     if (n == 22) return healedBlocks;
     if (n == 23) return scrubDone;
     if (n == 24) return scrubTotal;

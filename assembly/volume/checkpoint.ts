@@ -150,7 +150,9 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (cursorAtSpace || cursorAtLeaf) leafCursorSet(cursorAtSpace, cursorAtLeaf);
       let done: u32 = 0;
       let leaf: u32 = 1;
-      while (done < LEAVES_A_STEP && (leaf = leafCursorNextDirty()) != 0) {
+      // The images of long histories one by one: each fills segments.
+      let most: u32 = largestHistoryBytes() > 65536 ? 1 : LEAVES_A_STEP;
+      while (done < most && (leaf = leafCursorNextDirty()) != 0) {
         if (!imageLeaf(leaf)) return noRoom(ticket);
         done++;
       }
@@ -238,7 +240,7 @@ function nextKey(): void {
 }
 
 function roomNeeded(): u32 {
-  return TREE_ROOM + LEAVES_A_STEP * 16384 + 2 * largestHistoryBytes() + 4 * bufferBytes(segmentBlocksMost);
+  return TREE_ROOM + LEAVES_A_STEP * 16384 + 6 * largestHistoryBytes() + 4 * bufferBytes(segmentBlocksMost);
 }
 
 function end(ticket: u32, status: u32): u32 {

@@ -294,11 +294,11 @@ export function operationStep(ticket: u32): u32 {
     case 2: {
       let code = operationPrepare(payload);
       if (code) return fail(code);
-      if (operationLacks(payload)) return MEMORY;
       // What makes the state larger takes nothing of what is kept back for trims and deletes.
       let op = <u32>load<u16>(payload);
       let status = admit(ticket, RECORD_OPERATION, 0, !RAID || (op != OP_SNAPSHOT && op != OP_CREATE_SOURCE));
       if (status != DONE) return status;
+      if (operationLacks(payload)) return MEMORY; // after it has taken a segment
       perform(payload);
       store<f64>(ticket, <f64>operationResult, T_VALUE);
       mergeAsked = true;
@@ -337,11 +337,14 @@ export function mergeStep(ticket: u32): u32 {
   store<u16>(payload, <u16>OP_MERGE);
   store<u32>(payload, mergeParent, 4);
   store<u32>(payload, mergeChild, 16);
-  if (load<u32>(ticket, T_DENIED)) return DONE; // both spaces stay: that costs memory, and nothing else
-  if (operationLacks(payload)) return MEMORY;
   let status = admit(ticket, RECORD_OPERATION, 0, true);
   if (status == FAILED && !failedReadOnly) return DONE; // no room now: another time
+  if (load<u32>(ticket, T_DENIED)) {
+    mergeAsked = false; // both spaces stay, and nothing waits for that; the next operation asks again
+    return DONE;
+  }
   if (status != DONE) return status;
+  if (operationLacks(payload)) return MEMORY;
   perform(payload);
   return DONE;
 }

@@ -278,13 +278,14 @@ function trimPart(ticket: u32): u32 {
   blocks = min(blocks, (<u64>leaves << leafShift) - first);
   leaves = <u32>((first + blocks + leafBlocks - 1) >> leafShift);
   if (RAID) leaves = min(leaves, trimLeaves(space));
-  if (lacksTimes(leaves + 2, leafRoom(), 0)) return MEMORY;
   let status = admit(ticket, RECORD_DATA, 0, true);
   if (status != DONE) return status;
+  if (lacksTimes(leaves + 2, leafRoom(), 0)) return MEMORY; // after it has taken a segment
   let buffer = recordEnsure(STREAM_USER, RECORD_DATA);
   let at = sequenceTake();
   entryAppend(buffer, ENTRY_TRIM, space, epoch, block, 0, 0, blocks, at);
-  tableTrim(space, block, blocks, epoch, at);
+  let trimmed = tableTrim(space, block, blocks, epoch, at);
+  assert(trimmed);
   advance(ticket, blocks << BLOCK_SHIFT);
   return DONE;
 }

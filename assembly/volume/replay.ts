@@ -736,7 +736,7 @@ function resume(entry: u32, place: u32): u32 {
 
 /** A trim stopped for want of memory: room for many leaves more, since it begins anew. */
 function trimLacks(): u32 {
-  lacksTimes(TRIM_LEAVES, leafRoom(), 0);
+  lacksTimes(RAID && leafRoom() > 131072 ? 3 : TRIM_LEAVES, leafRoom(), 0);
   return MEMORY;
 }
 
@@ -776,10 +776,16 @@ function apply(which: u32, at: usize): u32 {
       for (let i: u32 = 0; i < entries; i++, entry += ENTRY_BYTES) tableExpect(entrySpace(entry), entryBlock(entry));
       tableWarm();
     }
+    let sure: u32 = 0; // entries from here on for which there is room
     for (let i = resumed; i < entries; i++) {
       // A history may be of megabytes: room for one entry at a time then, else for some.
       let room = leafRoom();
-      if (!RAID || room > 1048576 ? lacks(room) : (i & 15) == 0 && lacks(16 * room)) return resume(i, place);
+      if (!RAID || room > 1048576) {
+        if (lacks(room)) return resume(i, place);
+      } else if (sure == 0) {
+        if (lacks(16 * room)) return resume(i, place);
+        sure = 15;
+      } else sure--;
       let entry = header ? header + RECORD_FIXED_BYTES + i * ENTRY_BYTES : footerEntry + (1 + i) * ENTRY_BYTES;
       let space = entrySpace(entry);
       let sequence = first + <u64>i;
@@ -799,6 +805,7 @@ function apply(which: u32, at: usize): u32 {
           resume(i, place);
           return trimLacks();
         }
+        sure = 0;
       } else {
         tablePut(space, entryBlock(entry), id, place, entryBirth(entry), sequence);
         place++;

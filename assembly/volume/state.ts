@@ -8,6 +8,7 @@ import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { count } from '../std/counters';
 import { capacityAfter, listRemove } from '../std/list';
 import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, lacksTimes } from '../abi/status';
+import { KIND_OPERATION, KIND_READ, KIND_TRIM, TICKET_COUNT_MAX, T_G, T_KIND, T_SPACE, ticketPointer } from '../abi/ticket';
 import { BLOCK_BYTES, SPACE_NONE } from '../format/constants';
 import {
   SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
@@ -122,8 +123,21 @@ function forwardNames(space: u32): bool {
 function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id); }
 
 /** An id that no space and no forward uses, at or above `from`; SPACE_NONE when there is none. */
+/** Whether a call that is under way names the space: to the source that had it, not to the one that would get it. */
+function ticketNames(space: u32): bool {
+  for (let index: u32 = 0; index < TICKET_COUNT_MAX; index++) {
+    let ticket = ticketPointer(index);
+    if (!ticket) continue;
+    let kind = load<u32>(ticket, T_KIND);
+    if (kind >= KIND_READ && kind <= KIND_TRIM && load<u32>(ticket, T_SPACE) == space) return true;
+    let payload = <u32>load<u64>(ticket, T_G);
+    if (kind == KIND_OPERATION && load<u16>(payload) == <u16>OP_RESIZE && load<u32>(payload, 4) == space) return true;
+  }
+  return false;
+}
+
 function spaceIdFree(from: u32): u32 {
-  for (let id = from; id < 0xfff0; id++) if (spaceIdUsable(id) && !forwardNames(id)) return id;
+  for (let id = from; id < 0xfff0; id++) if (spaceIdUsable(id) && !forwardNames(id) && !(RAID && ticketNames(id))) return id;
   return SPACE_NONE;
 }
 

@@ -95,7 +95,8 @@ export class OpfsPool extends StoragePool {
    */
   static async destroy(path: string): Promise<void> {
     const normal = normalPath(path);
-    const lock = await OriginLock.acquire(lockName(normal));
+    // It is free a moment after whoever had it has said so.
+    const lock = await OriginLock.acquire(lockName(normal), 'exclusive', 1000);
     try {
       const directory = await openDirectory(normal, false);
       if (directory === undefined) return;

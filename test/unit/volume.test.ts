@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory.ts';
 import { isSyncDevice, type StorageDevice } from '../../src/device/device.ts';
@@ -286,28 +285,6 @@ describe('calls that meet', () => {
     const found = new Uint8Array(1);
     await volume.read(4096, found);
     expect(found[0]).toBe(0xaa);
-    await log.close();
-  });
-});
-
-describe('the core without RAID', () => {
-  it('goes on after any number of flushes that failed once', async () => {
-    const core = new Uint8Array(readFileSync(new URL('../../build/core.wasm', import.meta.url)));
-    let failing = false;
-    const device = new FaultDevice(new MemoryDevice('64MiB'), ({ op }) => {
-      if (!failing || op === 'read') return undefined;
-      failing = false;
-      return { kind: 'fail' };
-    });
-    const { log, volume } = await createLog({ devices: [device], core });
-    for (let round = 0; round < 40; round++) {
-      await volume.write(round * BLOCK, pattern(BLOCK, round));
-      await volume.flush();
-      await volume.write((100 + round) * BLOCK, pattern(BLOCK, round));
-      failing = true;
-      await volume.flush();
-    }
-    expect(log.figures().failedReadOnly).toBe(false);
     await log.close();
   });
 });
