@@ -53,6 +53,7 @@ export function jobBegins(kind: u32): void { runningSet(running | (1 << kind)); 
 export function jobEnds(kind: u32): void {
   runningSet(running & ~(1 << kind));
   activity++;
+  if (RAID && kind == JOB_CHECKPOINT) mergeAsked = true; // one that was denied memory is tried again, now and then
 }
 function idle(kind: u32): bool { return (running & (1 << kind)) == 0; }
 
@@ -340,7 +341,7 @@ export function mergeStep(ticket: u32): u32 {
   let status = admit(ticket, RECORD_OPERATION, 0, true);
   if (status == FAILED && !failedReadOnly) return DONE; // no room now: another time
   if (load<u32>(ticket, T_DENIED)) {
-    mergeAsked = false; // both spaces stay, and nothing waits for that; the next operation asks again
+    mergeAsked = false; // both spaces stay, and nothing waits for that
     return DONE;
   }
   if (status != DONE) return status;

@@ -93,6 +93,23 @@ describe.each(['core', 'core.raid'])('%s', (name) => {
   });
 });
 
+it('a checkpoint images leaves with long histories, many of them', async () => {
+  const [ROUNDS, LEAVES] = [640, 12];
+  const blocks = LEAVES * 512;
+  const device = new StampDevice(deviceBytes(Math.ceil((ROUNDS * blocks) / 950) + 400));
+  const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: 8 * GIB });
+  for (let round = 0; round < ROUNDS; round++) {
+    for (let block = 0; block < blocks; block += PART) await volume.write(block * BLOCK, stamped(block, round));
+    await volume.snapshot(`${round}`);
+    await volume.discard(0, blocks * BLOCK);
+  }
+  await log.checkpoint();
+  await log.close();
+  const again = await openLog(context('core.raid'), device);
+  await isStamped(again.volume.at('77'), 5000, 77);
+  await again.log.close();
+}, 300_000);
+
 it('a log that grows at random takes not many times the memory that it uses', async () => {
   const device = new StampDevice(deviceBytes(300));
   const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: 2 ** 50 });
@@ -104,7 +121,7 @@ it('a log that grows at random takes not many times the memory that it uses', as
 
 describe('where there is no more memory', () => {
   it('a space that could be merged stays, and nothing else', async () => {
-    const device = new StampDevice(deviceBytes(900, 64));
+    const device = new StampDevice(deviceBytes(190, 64));
     const LEAVES = 3000;
     const { log, volume } = await createLog(context('core.raid'), device, { virtualBytes: 2 ** 40, segmentBlocks: 64 });
     for (let leaf = 0; leaf < LEAVES; leaf++) await volume.write(leaf * 512 * BLOCK, stamped(leaf * 512, 1, 1));
@@ -125,6 +142,15 @@ describe('where there is no more memory', () => {
     await volume.flush();
     await isStamped(volume, 512, 1);
     await isStamped(volume, 513, 2);
+    // Nor does anything wait for it: the log is filled over and over, and cleaned.
+    const { grow } = CoreMemory.prototype;
+    vi.spyOn(CoreMemory.prototype, 'grow').mockImplementation(function (this: CoreMemory, pages) {
+      return pages < 1000 && grow.call(this, pages);
+    });
+    for (let at = 0; at < 200_000; at++) {
+      const block = ((at * 7919) % LEAVES) * 512;
+      await volume.write(block * BLOCK, stamped(block, at, 1));
+    }
     await log.close();
   });
 });

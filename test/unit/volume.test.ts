@@ -271,6 +271,25 @@ describe('calls that meet', () => {
     await log.close();
   });
 
+  it('a write to a source that is deleted does not reach the next one', async () => {
+    const { device, log, volume } = await waiting(40_960);
+    const written = volume.write(5000, new Uint8Array(100).fill(0xee));
+    const outcome = written.then(
+      () => 'written',
+      (error: unknown) => error,
+    );
+    await nextTask();
+    expect(device.waiters.length).toBe(1);
+    await volume.deleteSource('default');
+    const next = await volume.addSource('next', 40_960);
+    await next.write(0, new Uint8Array(40_960).fill(0xbb));
+    await next.flush();
+    device.goOn();
+    expect(await outcome).toMatchObject({ code: 'VARVE_NOT_FOUND' });
+    expect((await readBack(next, 0, 40_960)).every((byte) => byte === 0xbb)).toBe(true);
+    await log.close();
+  });
+
   it('an aborted write whose buffer was transferred rejects, and nothing else happens', async () => {
     const { device, log, volume } = await waiting(8192);
     const control = new AbortController();
