@@ -11,12 +11,12 @@ import {
 import {
   KIND_OPERATION, KIND_READ, KIND_TRIM, KIND_WRITE,
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
-  planComplete, planOperation, ticketClose, ticketCount, ticketOpen, ticketPointer, ticketsInitialize,
+  planComplete, planOperation, ticketClose, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
 import { BLOCK_SHIFT, SPACE_NONE } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
 import { STRIP_BLOCKS_MAX, columnsOf, levelFits, parityOf, tolerates } from '../stripe/geometry';
-import { leafBlocks, liveTotal, mappedBlocks, spacePointer } from '../table/index';
+import { liveTotal, mappedBlocks, spacePointer } from '../table/index';
 import * as tableDiff from '../table/diff';
 import {
   VOLUME_ACTIVE, VOLUME_COUNT_MAX, VOLUME_RELEASED, V_FREE, V_MEMBERS, V_NEXT, V_SEGMENT_COUNT, V_STATE, capacityBlocks, freeTotal, segmentTotal,

@@ -8,7 +8,6 @@ import { count } from '../std/counters';
 import { PLANT_UNASSIGN_EARLY, planted } from '../std/plant';
 import { DONE, ERROR_IO, FAILED, MEMORY, WAIT, fail, lacks } from '../abi/status';
 import { T_A, T_DENIED, T_G, T_LENGTH, T_LOCK, T_OFFSET, T_SPACE, T_STATE, T_VALUE, ticketCount } from '../abi/ticket';
-import { BLOCK_BYTES } from '../format/constants';
 import { RECORD_OPERATION } from '../format/record';
 import { LIST_BYTES, LIST_STRIDE } from '../format/root';
 import { liveTotal, spaceSizeBytes } from '../table/index';
