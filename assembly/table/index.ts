@@ -8,8 +8,8 @@ export {
 } from './live';
 export {
   SPACE_CURRENT, SPACE_EXTERNAL, SPACE_ROOM, historyEntries, leafCount, mappedBlocks, pinAdd, pinCount, pinEpoch, pinReferences, pinRemove, pinRoom,
-  pinnedBetween, spaceCount, spaceCreate, spaceDepth, spaceFlag, spaceFlags, spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize,
-  spaceSizeBytes, spaceUid, tableInitialize,
+  pinnedBetween, spaceCount, spaceCreate, spaceDepth, spaceFlag, spaceFlags, spaceIdNext, spaceNext, spaceParent, spaceParentEpoch, spacePointer,
+  spaceResize, spaceSizeBytes, spaceUid, tableInitialize,
 } from './space';
 export { leafDropIfEmpty, leafFind, leafFindShape, leafMarkDirty, leafRoom, leafRoomPlain } from './leaf';
 export { cursorLeaf, cursorShape, cursorSpace, leafCursorBegin, leafCursorNext, leafCursorNextDirty, leafCursorSet } from './cursor';

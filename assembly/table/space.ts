@@ -37,6 +37,7 @@ export const SPACE_ROOM: u32 = 2048;
 const CHUNK: u32 = 256;
 let spaces: u32 = 0; // 256 pointers to chunks of 256 pointers
 let spaceCountAll: u32 = 0;
+let idNext: u32 = 0; // not kept: a log that is opened has no calls under way
 
 /** Once, after allocatorInitialize(). `blocks`: of a leaf, a power of two 16…1024. */
 export function tableInitialize(blocks: u32): void {
@@ -61,6 +62,9 @@ export function spaceNext(id: u32): u32 {
   return SPACE_NONE;
 }
 
+/** Ids in turn, behind the last one that was used or asked for. */
+export function spaceIdNext(): u32 { return idNext++ & 0xffff; }
+
 export function spaceCount(): u32 {
   return spaceCountAll;
 }
@@ -76,6 +80,7 @@ export function spaceCreate(id: u32, uid: u64, parent: u32, parentEpoch: u32, si
     store<u32>(cell, chunk);
   }
   const space = allocateZeroed(SPACE_BYTES);
+  idNext = id + 1;
   store<u32>(space, id, SPACE_ID);
   store<u32>(space, parent, SPACE_PARENT);
   store<u32>(space, parent == SPACE_NONE ? 0 : parentEpoch, SPACE_PARENT_EPOCH);

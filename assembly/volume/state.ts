@@ -8,11 +8,10 @@ import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { count } from '../std/counters';
 import { capacityAfter, listRemove } from '../std/list';
 import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, lacksTimes } from '../abi/status';
-import { KIND_OPERATION, KIND_READ, KIND_TRIM, TICKET_COUNT_MAX, T_G, T_KIND, T_SPACE, ticketPointer } from '../abi/ticket';
 import { BLOCK_BYTES, SPACE_NONE } from '../format/constants';
 import {
-  SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
-  spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
+  SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCount, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
+  spaceIdNext, spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
 import { checkpointOwner } from './checkpoint';
@@ -116,29 +115,28 @@ export function forwardsDrop(oldestSequence: u64): void {
 export function hasForwards(): bool { return forwardCount != 0; }
 
 function forwardNames(space: u32): bool {
-  for (let i: u32 = 0; i < forwardCount; i++) if (load<u32>(forwards + i * 16) == space || load<u32>(forwards + i * 16, 4) == space) return true;
+  for (let i: u32 = 0; i < forwardCount; i++) {
+    let forward = forwards + i * 16;
+    if (load<u32>(forward) == space || load<u32>(forward, 4) == space) return true;
+  }
   return false;
 }
 
 function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id); }
 
-/** An id that no space and no forward uses, at or above `from`; SPACE_NONE when there is none. */
-/** Whether a call that is under way names the space: to the source that had it, not to the one that would get it. */
-function ticketNames(space: u32): bool {
-  for (let index: u32 = 0; index < TICKET_COUNT_MAX; index++) {
-    let ticket = ticketPointer(index);
-    if (!ticket) continue;
-    let kind = load<u32>(ticket, T_KIND);
-    if (kind >= KIND_READ && kind <= KIND_TRIM && load<u32>(ticket, T_SPACE) == space) return true;
-    let payload = <u32>load<u64>(ticket, T_G);
-    if (kind == KIND_OPERATION && load<u16>(payload) == <u16>OP_RESIZE && load<u32>(payload, 4) == space) return true;
-  }
-  return false;
-}
+/** Whether fewer ids are left than one operation may need. */
+function spaceIdsShort(): bool { return spaceCount() + forwardCount > 0xff00; }
 
-function spaceIdFree(from: u32): u32 {
-  for (let id = from; id < 0xfff0; id++) if (spaceIdUsable(id) && !forwardNames(id) && !(RAID && ticketNames(id))) return id;
-  return SPACE_NONE;
+/**
+ * An id that no space and no forward uses. They go round: a call that waits while its source is deleted would meet the next one under the same number, so a
+ * number that was let go comes back behind all the others.
+ */
+function spaceIdFree(): u32 {
+  let id: u32;
+  do {
+    id = spaceIdNext();
+  } while (!spaceIdUsable(id) || forwardNames(id));
+  return id;
 }
 
 function sourceByName(volume: u32, name: u32, bytes: u32): u32 {
@@ -218,10 +216,8 @@ export function operationPrepare(payload: u32): u32 {
   if (op == OP_CREATE_SOURCE) {
     if (nameBytes == 0 || !sizeAllowed(b)) return ERROR_RANGE;
     if (sourceByName(a, name, nameBytes)) return ERROR_EXISTS;
-    if (sourceCount == SOURCE_COUNT_MAX) return ERROR_LIMIT;
-    let id = spaceIdFree(0);
-    if (id == SPACE_NONE) return ERROR_LIMIT;
-    store<u32>(payload, id, 16);
+    if (sourceCount == SOURCE_COUNT_MAX || spaceIdsShort()) return ERROR_LIMIT;
+    store<u32>(payload, spaceIdFree(), 16);
     return 0;
   }
   if (op == OP_SNAPSHOT) {
@@ -242,15 +238,11 @@ export function operationPrepare(payload: u32): u32 {
     let refused = snapshotAllowed(load<u32>(snapshot, Y_VOLUME), name, nameBytes);
     if (refused) return refused;
     let made = name + payloadName(nameBytes);
-    let from: u32 = 0;
     for (let i: u32 = 0; i < load<u32>(snapshot, Y_MEMBERS); i++) {
       let member = memberAt(snapshot, i);
       if (!sourceOfMember(snapshot, member)) return ERROR_NOT_FOUND;
-      if (spaceDepth(load<u32>(member)) + 1 >= DEPTH_MAX) return ERROR_LIMIT;
-      let id = spaceIdFree(from);
-      if (id == SPACE_NONE) return ERROR_LIMIT;
-      store<u32>(made + i * 4, id);
-      from = id + 1;
+      if (spaceDepth(load<u32>(member)) + 1 >= DEPTH_MAX || spaceIdsShort()) return ERROR_LIMIT;
+      store<u32>(made + i * 4, spaceIdFree());
     }
     store<u32>(payload, nextSnapshotId, 20);
     return 0;

@@ -66,6 +66,22 @@ describe.each(['core', 'core.raid'])('%s', (name) => {
     await again.log.close();
   });
 
+  it('more sources come and go than there are numbers for', async () => {
+    const device = new StampDevice(deviceBytes(64, 64));
+    const { log, volume } = await createLog(context(name), device, { virtualBytes: GIB, segmentBlocks: 64 });
+    const numbers = new Set<number>();
+    for (let round = 0; round < 70_000; round++) {
+      numbers.add((await volume.addSource('passing', BLOCK)).space);
+      await volume.deleteSource('passing');
+    }
+    expect(numbers.size).toBeGreaterThan(65_000);
+    await volume.addSource('last', BLOCK);
+    await log.close();
+    const again = await openLog(context(name), device, { segmentBlocks: 64 });
+    expect(again.volume.sources().map((source) => source.name)).toEqual(['default', 'last']);
+    await again.log.close();
+  });
+
   it('a leaf with a history of megabytes is written and replayed without asking for gigabytes', async () => {
     const asked: number[] = [];
     const { grow } = CoreMemory.prototype;
