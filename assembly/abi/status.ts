@@ -1,6 +1,6 @@
 // What step() answers, and the codes of failures. The host maps codes to VarveError; numbers are part of the boundary
 // and never change their meaning.
-import { available } from '../std/allocator';
+import { available, grant } from '../std/allocator';
 
 export const DONE: u32 = 0;
 export const PLAN: u32 = 1;
@@ -46,20 +46,25 @@ export function failAt(code: u32, volume: u32, block: u32): u32 {
 /** Pages of 64 KiB by which the host must grow the memory before it steps a ticket that answered MEMORY. */
 export let memoryNeededPages: u32 = 0;
 
-export function needMemory(bytes: u32): u32 {
-  memoryNeededPages = (bytes >>> 16) + 2;
-  return MEMORY;
-}
+/** Plans, and the checksums of all segments that one flush may complete: 128 MiB in segments of 32 KiB. */
+const STEP_ROOM: u32 = 393216;
+/** What each step may take without asking, and beyond what it asks for: that, and what is as long as segments have slots. */
+let stepRoom: u32 = STEP_ROOM;
+export function stepRoomSet(bytes: u32): void { stepRoom = STEP_ROOM + bytes; }
 
 /** As lacks(), of a sum that may be more than there can ever be: then the host is asked for what it does not have. */
 export function lacksTimes(count: u32, each: u32, more: u32): bool {
   let bytes = <u64>count * each + more;
-  return lacks(bytes < 0xfff00000 ? <u32>bytes : 0xfff00000);
+  return lacks(bytes < 0xf0000000 ? <u32>bytes : 0xf0000000);
 }
 
 /** Whether so many bytes of memory are not there; the host is asked for them then, and the step answers MEMORY. */
 export function lacks(bytes: u32): bool {
-  if (available() >= bytes) return false;
-  needMemory(bytes);
+  bytes += stepRoom;
+  if (available() >= bytes) {
+    grant(bytes);
+    return false;
+  }
+  memoryNeededPages = (bytes >>> 16) + 2;
   return true;
 }

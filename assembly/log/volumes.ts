@@ -17,7 +17,7 @@
 import { bump } from '../std/bytes';
 import { allocate, allocateZeroed, free, resize } from '../std/allocator';
 import { capacityAfter, listRemove } from '../std/list';
-import { failAt } from '../abi/status';
+import { failAt, stepRoomSet } from '../abi/status';
 import { T_PLAN_COUNT, planAdd, planDevice, planFlush, planIsThrough, planMark, planMarked } from '../abi/ticket';
 import { BLOCK_SHIFT } from '../format/constants';
 import { footerBlocksOf } from '../format/footer';
@@ -216,6 +216,7 @@ export function volumeTotals(): void {
     freeTotal += load<u32>(volume, V_FREE);
     capacityBlocks += <f64>load<u32>(volume, V_SEGMENT_COUNT) * <f64>load<u32>(volume, V_DATA_SLOTS);
   }
+  stepRoomSet(segmentBlocksMost * 256); // entries of one segment, and checksums of a batch of them
 }
 
 export let foundVolumePointer: u32 = 0;

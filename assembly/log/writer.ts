@@ -26,6 +26,7 @@ import {
   F_STREAM, F_USED, SLOT_FLAG_MOVE, SLOT_FLAG_OPERATIONS, SLOT_FLAG_PADDING, SLOT_HEADER, footerSeal,
 } from '../format/footer';
 import { LIST_BYTES, LIST_MAX, LIST_STRIDE } from '../format/root';
+import { strict } from '../std/plant';
 import {
   META, NEXT, OPEN, SEALED, SEG_BUFFER, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_HAS_FOOTER, SEG_LAST, SEG_STATE, SEG_STREAM, SEG_SUMS, SEG_USED,
   V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_SEGMENT_BLOCKS, blockOf, foundSegment, foundVolumePointer, freeTotal, segmentChanged, segmentFree, segmentOf,
@@ -216,7 +217,7 @@ export function recordRoom(stream: u32, kind: u32): u32 {
   let buffer = openBuffer(stream);
   if (!buffer) return 0;
   let left = bufferDataSlots(buffer) - load<u32>(buffer, B_FILL);
-  if (recordFits(buffer, kind)) return min(left, RECORD_DATA_MAX - load<u32>(buffer, B_RECORD_DATA));
+  if (recordFits(buffer, kind)) return min(left, RECORD_DATA_MAX - load<u32>(buffer, B_RECORD_ENTRIES));
   return left < 2 ? 0 : min(left - 1, RECORD_DATA_MAX);
 }
 
@@ -226,12 +227,9 @@ export function slotsLeft(stream: u32): u32 {
   return buffer ? bufferDataSlots(buffer) - load<u32>(buffer, B_FILL) : 0;
 }
 
-/** Whether the open record takes one more entry of this kind. */
+/** Whether the open record takes one more entry of this kind. Trims count with the blocks: together they never pass what a header holds. */
 function recordFits(buffer: u32, kind: u32): bool {
-  return (
-    load<u32>(buffer, B_RECORD) != NO_RECORD && load<u32>(buffer, B_RECORD_KIND) == kind && load<u32>(buffer, B_RECORD_DATA) < RECORD_DATA_MAX &&
-    load<u32>(buffer, B_RECORD_ENTRIES) < RECORD_ENTRIES_MAX
-  );
+  return load<u32>(buffer, B_RECORD) != NO_RECORD && load<u32>(buffer, B_RECORD_KIND) == kind && load<u32>(buffer, B_RECORD_ENTRIES) < RECORD_DATA_MAX;
 }
 
 /** Whether a header without data (trims, an operation) fits. */
@@ -541,25 +539,32 @@ export function unsubmittedBlocks(): u32 {
   return blocks;
 }
 
+/** Few in strict histories of the simulator, whose logs are too small to fill a list. */
+export function listMax(): u32 { return PLANTS && strict ? 3 : LIST_MAX; }
+
 /** Gives the entries of a list of next segments beyond `wanted` back. */
 export function nextListTrim(stream: u32, wanted: u32): void {
-  for (let i = wanted; i < nextCount(stream); i++) {
-    let entry = nextLists + stream * LIST_STRIDE + i * LIST_BYTES;
+  let left = nextCount(stream);
+  while (left > wanted) {
+    let entry = nextLists + stream * LIST_STRIDE + --left * LIST_BYTES;
     let volume = volumeById(load<u16>(entry));
     segmentFree(volume, segmentOf(volume, load<u32>(entry, 4)));
   }
-  if (nextCount(stream) > wanted) nextCountSet(stream, wanted);
+  nextCountSet(stream, left);
 }
 
-/** Fills the lists of next segments with free ones, as long as more than `floor` are left. Takes effect with the next root. */
+/**
+ * Fills the lists of next segments with free ones, as long as more than `floor` are left. Takes effect with the next root, which has to list what a stream
+ * has in memory behind the first that is not durable as well: of both together there are never more than fit.
+ */
 export function nextListsFill(wantedUser: u32, wantedSurvivor: u32, floor: u32): void {
   for (let stream: u32 = 0; stream < 2; stream++) {
     let list = nextLists + stream * LIST_STRIDE;
-    let wanted = min(stream ? wantedSurvivor : wantedUser, LIST_MAX);
-    while (nextCount(stream) < wanted && freeTotal > floor && segmentTake(NEXT, 0)) {
-      let entry = list + nextCount(stream) * LIST_BYTES;
-      placeStore(entry, foundVolumePointer, 0, foundSegment, nextFill++);
-      nextCountSet(stream, nextCount(stream) + 1);
-    }
+    let most: i32 = listMax();
+    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) if (load<u32>(buffer, B_STREAM) == stream) most--;
+    most = min<i32>(most, stream ? wantedSurvivor : wantedUser);
+    let listed = nextCount(stream);
+    while (<i32>listed < most && freeTotal > floor && segmentTake(NEXT, 0)) placeStore(list + listed++ * LIST_BYTES, foundVolumePointer, 0, foundSegment, nextFill++);
+    nextCountSet(stream, listed);
   }
 }

@@ -17,6 +17,8 @@
 //   grew is noticed because its size is read anew each time.
 // - Shrinking with resize() never moves a block and never needs room.
 
+import { strict } from './plant';
+
 const CLASS_BITS: u32 = 5;
 const CLASSES: u32 = 1 << CLASS_BITS;
 const LINEAR_LIMIT: u32 = 256; // below: one class for each 8 bytes (256 / 8 = 32 classes)
@@ -51,6 +53,18 @@ function limit(): u32 {
   const pages = <u32>memory.size();
   return pages >= 65536 ? 0xfffffff0 : pages << 16;
 }
+
+// The tests' builds trap where a step takes more than it asked for, whatever the memory has; `strict`, also where it fits
+// into what others left.
+let grantedEnd: u32 = 0xffffffff;
+const STRICT_EXTENT: u32 = 0x10000000; // then holes are used again
+
+/** A step begins. What its ticket was granted by the last one may still hold. */
+export function grantNone(): void { if (PLANTS) grantedEnd = top + 16; }
+/** So many bytes beyond what is in use were asked for, and are there. */
+export function grant(bytes: u32): void { if (PLANTS) grantedEnd = max(grantedEnd, top + 16 + bytes); }
+/** No step is under way. */
+export function grantAll(): void { if (PLANTS) grantedEnd = 0xffffffff; }
 
 let mappedLevel: u32 = 0;
 let mappedClass: u32 = 0;
@@ -130,9 +144,10 @@ export function allocate(bytes: u32): u32 {
   assert(bytes < 0xffff0000);
   const size = grossSize(bytes);
   usedBytes += size;
-  let block = search(size);
+  let block: u32 = PLANTS && strict && grantedEnd != 0xffffffff && top < STRICT_EXTENT ? 0 : search(size);
   if (!block) {
     assert(<u64>top + size + 4 <= <u64>limit());
+    if (PLANTS) assert(top + size <= grantedEnd, 'more memory than was asked for');
     block = top;
     top += size;
     store<u32>(block, size);
@@ -215,6 +230,7 @@ export function resize(pointer: u32, bytes: u32): u32 {
     let room = 0;
     if (after == top) {
       if (<u64>block + size + 4 <= <u64>limit()) {
+        if (PLANTS) assert(block + size <= grantedEnd, 'more memory than was asked for');
         usedBytes += size - whole;
         top = block + size;
         store<u32>(top, 0);

@@ -12,7 +12,7 @@
 //              could go from mapped back to absent, and a merge would have to fill such gaps with the parent's hole.)
 //   nothing    absent; HOLE when a baseline lies under the chain (SPACE_EXTERNAL)
 // A hole stays the hole it is.
-import { available } from '../std/allocator';
+import { available, grant } from '../std/allocator';
 import { COUNT_HISTORY_INSERT, COUNT_HOLE_MADE, COUNT_HOLE_TO_HISTORY, COUNT_MOVE_CURRENT, COUNT_MOVE_HISTORY, COUNT_MOVE_REFUSED,
   COUNT_PUT_RECOVERED, COUNT_TRIM_LEAF, count } from '../std/counters';
 import { PLANT_FREE_SNAPSHOT_BLOCK, PLANT_MOVE_UNCONDITIONAL, PLANT_TRIM_DROPS_HOLE, planted } from '../std/plant';
@@ -212,6 +212,7 @@ export function tableTrim(spaceId: u32, vblock: u64, amount: u64, epoch: u32, se
     if (at >= end) break;
     const leafEnd = min<u64>((<u64>next + 1) << leafShift, end);
     if (available() < leafRoom()) return false;
+    grant(leafRoom());
     trimLeaf(space, next, <u32>at & leafMask, <u32>(leafEnd - at), epoch, sequence, external);
     at = leafEnd;
   }

@@ -188,7 +188,7 @@ export function spaceLow(): bool {
 
 /** Memory for one more record of neighbours, and for a segment to put it into. They lie in two leaves: two histories, each of which may move a few times. */
 function recordLacks(blocks: u32): bool {
-  return lacksTimes(8, historyRoom(blocks), blocks * leafRoomPlain() + bufferBytes(segmentBlocksMost) + 65536);
+  return lacksTimes(8, historyRoom(blocks), blocks * leafRoomPlain() + bufferBytes(segmentBlocksMost));
 }
 
 /** Whether a record of so many blocks may be made now, as far as memory and what is not flushed go. */

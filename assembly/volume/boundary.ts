@@ -1,15 +1,15 @@
 // What the host calls. Numbers only; names, keys and batches go through the exchange buffer. No logic here beyond handing
 // a ticket to its operation.
 
-import { allocate, allocatorInitialize, available, free, heapExtentBytes, heapUsedBytes } from '../std/allocator';
+import { allocate, allocatorInitialize, available, free, grantAll, grantNone, heapExtentBytes, heapUsedBytes } from '../std/allocator';
 import { count, counterGet } from '../std/counters';
 import { plant as plantSet } from '../std/plant';
 import {
   DONE, PLAN, ERROR_BUSY, ERROR_CLOSED, ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, ERROR_READ_ONLY, ERROR_UNSUPPORTED, FAILED, fail,
-  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, memoryNeededPages, needMemory, RESULT_IO, STATUS_BITS, WAIT,
+  failureBlock as failedBlock, failureCode, failureVolume as failedVolume, MEMORY, lacks, memoryNeededPages, RESULT_IO, STATUS_BITS, WAIT,
 } from '../abi/status';
 import {
-  KIND_OPERATION, KIND_READ, KIND_TRIM, KIND_WRITE,
+  COPY_IN, KIND_OPERATION, KIND_READ, KIND_TRIM, KIND_WRITE, TICKET_COUNT_MAX,
   FLUSH, T_DENIED, T_EPOCH, T_KIND, T_LENGTH, T_MARKED, T_OFFSET, T_PLAN, T_PLAN_COUNT, T_RESULT, T_ROOT_STATE, T_SPACE, T_STATE, T_STRIPED, T_VALUE,
   planComplete, planOperation, ticketClose, ticketOpen, ticketPointer, ticketsInitialize,
 } from '../abi/ticket';
@@ -120,8 +120,7 @@ export function volumeAdd(
   store<f64>(pendingVolume, rootBackOffset, V_ROOT_BACK);
   pending = true;
   if (mode == MODE_CLOSED) { // nothing is in flight: the memory may grow here
-    let room = pendingBytes();
-    if (available() < room && memory.grow((room >>> 16) + 1) < 0) return ERROR_LIMIT;
+    if (lacks(pendingBytes()) && memory.grow(memoryNeededPages) < 0) return ERROR_LIMIT;
   }
   volumeTakeIn();
   return 0;
@@ -130,7 +129,7 @@ export function volumeAdd(
 function pendingBytes(): u32 { return volumeBytes(load<u32>(pendingVolume, V_SEGMENT_COUNT)); }
 
 function volumeTakeIn(): bool {
-  if (available() < pendingBytes()) return false;
+  if (lacks(pendingBytes())) return false;
   pending = false;
   volumeCreate(pendingVolume);
   if (mode == MODE_WRITE) {
@@ -275,13 +274,27 @@ function deniable(ticket: u32, kind: u32): bool {
 let result: f64 = 0;
 
 export function step(index: u32): u32 {
+  if (!PLANTS) return stepOnce(index);
+  if (grantedTo != index) grantNone();
+  let status = stepOnce(index);
+  let ticket = ticketPointer(index);
+  grantedTo = index;
+  // What was asked for still holds in the next step: nobody else is there, or comes in between.
+  if (ticket && (load<u32>(ticket, T_KIND) <= KIND_OPEN || ((status & ((1 << STATUS_BITS) - 1)) == PLAN && planOperation(ticket, 0) == COPY_IN))) return status;
+  grantedTo = TICKET_COUNT_MAX;
+  grantAll();
+  return status;
+}
+let grantedTo: u32 = TICKET_COUNT_MAX;
+
+function stepOnce(index: u32): u32 {
   let ticket = ticketPointer(index);
   if (!ticket) return fail(ERROR_RANGE);
-  if (!spare) {
-    if (available() < 2 * SPARE_BYTES) return needMemory(4 * SPARE_BYTES);
-    spare = allocate(SPARE_BYTES);
+  if (!load<u32>(ticket, T_DENIED)) {
+    if (lacks(SPARE_BYTES)) return MEMORY;
+    if (!spare) spare = allocate(SPARE_BYTES);
   }
-  if (pending && !volumeTakeIn()) return needMemory(pendingBytes());
+  if (pending && !volumeTakeIn()) return MEMORY;
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
   if (RAID && faultPending && flushUnsure(ticket)) return WAIT;

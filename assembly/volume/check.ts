@@ -158,7 +158,7 @@ export function checkStep(ticket: u32): u32 {
       if (!segmentFind(ticket)) return DONE;
       checkedAt = sequence;
       let volume = volumeAt(load<u32>(ticket, T_A));
-      if (lacks(scanRoom(volume) * 2 + 65536)) return MEMORY;
+      if (lacks(scanRoom(volume) * 2)) return MEMORY;
       let index = load<u32>(ticket, T_B);
       let segment = segmentOf(volume, index);
       store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_UNREAD), SEG_FLAGS); // the footer is what is checked
@@ -168,6 +168,7 @@ export function checkStep(ticket: u32): u32 {
       return PLAN;
     }
     case 5: {
+      if (lacks(scanRoom(volumeAt(load<u32>(ticket, T_A))) * 2)) return MEMORY;
       if (!entriesTake(ticket, ranges)) return PLAN;
       store<u32>(ticket, 0, T_C);
       liveFound = 0;
@@ -175,6 +176,7 @@ export function checkStep(ticket: u32): u32 {
       continue;
     }
     case 6: {
+      if (lacks(RECORD_DATA_MAX << BLOCK_SHIFT)) return MEMORY;
       if (!slotsPlan(ticket, ranges)) {
         let volume = volumeAt(load<u32>(ticket, T_A));
         let id = load<u32>(volume, V_ID);

@@ -106,7 +106,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
     }
     case 1: {
       let bytes = stateImageBytes();
-      if (lacks(roomNeeded() + bytes * 3)) return MEMORY;
+      if (lacks(roomNeeded() + bytes * 4)) return MEMORY;
       wantCheckpoint(false);
       checkpointLostSet(false);
       recordClose(0);
@@ -150,8 +150,8 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       if (cursorAtSpace || cursorAtLeaf) leafCursorSet(cursorAtSpace, cursorAtLeaf);
       let done: u32 = 0;
       let leaf: u32 = 1;
-      // The images of long histories one by one: each fills segments.
-      let most: u32 = largestHistoryBytes() > 65536 ? 1 : LEAVES_A_STEP;
+      // Fewer when there are long histories: each image fills pages, twice.
+      let most = max(LEAVES_A_STEP * 16384 / (16384 + 4 * largestHistoryBytes()), <u32>1);
       while (done < most && (leaf = leafCursorNextDirty()) != 0) {
         if (!imageLeaf(leaf)) return noRoom(ticket);
         done++;

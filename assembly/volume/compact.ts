@@ -97,7 +97,7 @@ export function compactStep(ticket: u32): u32 {
     }
     case 1: {
       let volume = load<u32>(ticket, T_A);
-      if (lacks(scanRoom(volume) + 65536)) return MEMORY;
+      if (lacks(scanRoom(volume))) return MEMORY;
       planClear(ticket);
       store<u32>(ticket, scanPlan(ticket, volume, load<u32>(ticket, T_B)), T_D);
       store<u32>(ticket, 2, T_STATE);
@@ -120,7 +120,7 @@ export function compactStep(ticket: u32): u32 {
       // The next live slots: one record's worth.
       let volume = load<u32>(ticket, T_A);
       let index = load<u32>(ticket, T_B);
-      if (lacks(RECORD_DATA_MAX * BLOCK_BYTES + 65536)) return MEMORY;
+      if (lacks(RECORD_DATA_MAX * BLOCK_BYTES)) return MEMORY;
       let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
       batchCount = 0;
       while (nextSlot < used && batchCount < RECORD_DATA_MAX) {

@@ -11,10 +11,9 @@
 // the second attempt fails too, the log turns read-only. A device that ran full is no damage: the flush rejects with
 // NO_SPACE, the records stay readable, the next flush writes them elsewhere.
 
-import { available } from '../std/allocator';
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
-import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, MEMORY, fail, lacks } from '../abi/status';
 import {
   T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planThrough,
 } from '../abi/ticket';
@@ -254,12 +253,12 @@ export function bufferRelease(buffer: u32): void {
 
 function flushFailed(ticket: u32, result: u32): u32 {
   // Room for the records once more, and for the segments that they go to.
-  let room: f64 = <f64>unflushedBlocks() * <f64>(BLOCK_BYTES * 3 / 2) + 65536;
+  let room = <f64>unflushedBlocks() * <f64>(BLOCK_BYTES * 3 / 2);
   for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) room += 2 * <f64>bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
-  if (<f64>available() < room) {
+  if (lacks(<u32>min<f64>(room, 4026531840))) {
     writeFailed = result;
     store<u32>(ticket, 6, T_FLUSH_STATE);
-    return needMemory(<u32>room);
+    return MEMORY;
   }
   writeFailed = 0;
   deviceFlushFailedSet(false);

@@ -52,10 +52,7 @@ export function gatherPlace(request: u32, index: u32): u32 {
   return request + Q_HEAD + index * PLACE_BYTES;
 }
 
-export function gatherRoom(count: u32): u32 {
-  return count * (BLOCK_BYTES + PLACE_BYTES + 64) + 65536;
-}
-
+/** A request for up to GATHER_BLOCKS_MAX blocks, which is small: gatherRun asks for what is to be read into. */
 export function gatherOpen(space: u32, epoch: u32, block: u64, count: u32): u32 {
   let request = allocate(Q_HEAD + count * PLACE_BYTES);
   store<u32>(request, space, Q_SPACE);
@@ -163,7 +160,7 @@ function lookUp(request: u32): u32 {
   return devices;
 }
 
-/** Runs a request until its places have their contents. The caller made sure of gatherRoom. */
+/** Runs a request until its places have their contents. */
 export function gatherRun(ticket: u32, request: u32): u32 {
   while (true) {
     let state = load<u32>(request, Q_STATE);
@@ -196,8 +193,9 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         scans++;
         room += scanRoom(volume);
       }
+      if (!scans) room = count << BLOCK_SHIFT;
+      if (lacks(room)) return MEMORY;
       if (scans) {
-        if (lacks(room + 65536)) return MEMORY;
         for (let k: u32 = 0; k < scans; k++) {
           let item = request + k * 12 + <u32>Q_SCAN_LIST;
           store<u32>(item, scanPlan(ticket, load<u32>(item), load<u32>(item, 4)), 8);

@@ -20,6 +20,7 @@ import {
   openBufferSet, operationAppend, sealedCount, segmentAdvance, sequence, sequenceTake, unflushedBlocks, unsubmittedBlocks,
 } from '../log/writer';
 import { C_VOLUME_RELEASED } from '../log/counting';
+import { BLOCK_BYTES } from '../format/constants';
 import { admit, noRoom, spaceLow, spaceWaiters, wantsVolume } from './admit';
 import { checkpointCount, checkpointOwner, checkpointRun, listsRenew } from './checkpoint';
 import { choose, isCompacting } from './compact';
@@ -274,11 +275,13 @@ export function operationStep(ticket: u32): u32 {
         let space = load<u32>(payload, 4);
         let size = load<f64>(payload, 8);
         let old = spaceSizeBytes(space);
-        // What is cut off is trimmed before, in parts: nobody has the memory to do all of it at once.
+        // What is cut off is trimmed before, in parts: nobody has the memory to do all of it at once. First the block in which the new size lies, which has to be
+        // read, and may fail; the last one, of which less than a block may be in use, is left to the operation.
         if (old > size) {
+          let end = <f64>(<u64>old & ~<u64>(BLOCK_BYTES - 1));
           store<u32>(ticket, space, T_SPACE);
           store<f64>(ticket, size, T_OFFSET);
-          store<f64>(ticket, old - size, T_LENGTH);
+          store<f64>(ticket, (end > size ? end : old) - size, T_LENGTH);
           store<u32>(ticket, 1, T_LOCK);
           cutterSet(ticket);
         }

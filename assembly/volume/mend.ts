@@ -16,11 +16,11 @@
 // Only what something stands on is looked at: stripes with slots in use and footers of segments that hold data, stripes with a
 // live page of those that hold metadata. What is not durable yet is written to a member under rebuild as to all others.
 
-import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { allocate, allocateAligned, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_REUSED, PLANT_REBUILD_SKIPS, planted } from '../std/plant';
-import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, fail, needMemory } from '../abi/status';
+import { DONE, ERROR_CLOSED, ERROR_CORRUPT, ERROR_IO, PLAN, WAIT, MEMORY, fail, lacks } from '../abi/status';
 import {
   READ, T_A, T_B, T_C, T_D, T_E, T_EPOCH, T_F, T_LENGTH, T_OFFSET, T_PLAN_COUNT, T_RESULT, T_SPACE, T_STATE, T_VALUE, WRITE, planAdd, planClear,
   planDevice, planResult,
@@ -136,8 +136,8 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
   let segment = segmentOf(volume, index);
   while (true) {
     if (stage == 0) {
-      let room = scanRoom(volume) + load<u32>(volume, V_SEGMENT_BLOCKS) * ENTRY_BYTES + 65536;
-      if (available() < room) return needMemory(room);
+      let room = scanRoom(volume) + load<u32>(volume, V_SEGMENT_BLOCKS) * ENTRY_BYTES;
+      if (lacks(room)) return MEMORY;
       planClear(ticket);
       let perStripe = wide * strip;
       let first = blockOf(volume, index, 0) / perStripe;
@@ -191,7 +191,7 @@ function segmentRun(ticket: u32, fromSlot: u32): u32 {
       }
       // the rows of all members, a spare row, P and Q, the footer, for each row a mask and whether all of it could be had
       let room = (chunkStripes * strip + 1) * members * BLOCK_BYTES + (2 + load<u32>(volume, V_FOOTER_BLOCKS)) * BLOCK_BYTES + chunkStripes * strip * 8;
-      if (available() < room + 65536) return needMemory(room + 65536);
+      if (lacks(room)) return MEMORY;
       if (writes) healOwnerSet(ticket);
       chunk = allocateAligned(room, BLOCK_BYTES);
       planClear(ticket);
@@ -543,7 +543,7 @@ export function scrubStep(ticket: u32): u32 {
     let state = load<u32>(ticket, T_STATE);
     if (state == 0) {
       if (owner || checking || rootOwner) return WAIT;
-      if (available() < 1310720) return needMemory(1310720);
+      if (lacks(1310720)) return MEMORY;
       owner = ticket;
       cancelled = false;
       findingsBegin();
@@ -741,7 +741,7 @@ let tailGone: bool = false;
 export function tailRun(ticket: u32): u32 {
   while (true) {
     if (tailState == 0) {
-      if (available() < 1310720) return needMemory(1310720);
+      if (lacks(1310720)) return MEMORY;
       findingsBegin();
       if (!tailNext()) {
         tailState = 2;

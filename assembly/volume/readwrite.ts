@@ -5,7 +5,7 @@
 // the block since it was gathered; else it is gathered again, so overlapping writes are serialised without locks.
 
 import { count } from '../std/counters';
-import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacks, lacksTimes } from '../abi/status';
+import { DONE, ERROR_NOT_FOUND, ERROR_RANGE, MEMORY, PLAN, WAIT, fail, lacksTimes } from '../abi/status';
 import {
   COPY_IN, COPY_OUT, T_A, T_B, T_C, T_D, T_EPOCH, T_LENGTH, T_OFFSET, T_PROGRESS, T_SPACE, T_STATE, ZERO_OUT, planAdd, planClear,
 } from '../abi/ticket';
@@ -19,7 +19,7 @@ import {
 import { C_EDGE_WAIT } from '../log/counting';
 import { admit } from './admit';
 import { flushRun } from './flush';
-import { GATHER_BLOCKS_MAX, KIND_BUFFER, gatherClose, gatherCurrent, gatherOpen, gatherPlace, gatherRoom, gatherRun } from './gather';
+import { GATHER_BLOCKS_MAX, KIND_BUFFER, gatherClose, gatherCurrent, gatherOpen, gatherPlace, gatherRun } from './gather';
 import { isSource, trimLeaves } from './state';
 import { clear } from '../std/bytes';
 
@@ -50,7 +50,6 @@ export function readStep(ticket: u32): u32 {
       let block = blockAt(position);
       let edge = edgeAt(position);
       let blocks = <u32>min<u64>(blockAt(left + <f64>(edge + BLOCK_BYTES - 1)), GATHER_BLOCKS_MAX);
-      if (lacks(gatherRoom(blocks))) return MEMORY;
       store<u32>(ticket, gatherOpen(space, load<u32>(ticket, T_EPOCH), block, blocks), T_A);
       store<u32>(ticket, edge, T_B);
       store<u32>(ticket, blocks, T_C);
@@ -150,7 +149,6 @@ export function writeStep(ticket: u32, zeros: bool): u32 {
         // Nothing is gathered, and pinned, while there is no room for it: what it pins may be what has to come free.
         let status = admit(ticket, RECORD_DATA, 1, zeros);
         if (status != DONE) return status;
-        if (lacks(gatherRoom(1))) return MEMORY;
         store<u32>(ticket, <u32>min<f64>(left, <f64>(BLOCK_BYTES - edge)), T_D);
         store<u32>(ticket, gatherOpen(load<u32>(ticket, T_SPACE), EPOCH_CURRENT, block, 1), T_A);
         planClear(ticket);

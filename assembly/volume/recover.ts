@@ -132,7 +132,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       let copies: u32 = RAID ? 0 : volumeCount * 4;
       if (RAID) for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) copies += <u32>popcnt(readableOf(volume)) * 4;
-      if (lacks(copies * BLOCK_BYTES + 65536)) return MEMORY;
+      if (lacks(copies * BLOCK_BYTES)) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(copies);
       for (let i: u32 = 0; i < volumeCount; i++) planRootReads(ticket, volumeAt(i), area);
@@ -480,7 +480,7 @@ function treeLoad(ticket: u32): u32 {
       if (lacksTimes(imageMost, 3 * BLOCK_BYTES, pages * BLOCK_BYTES + 1048576 + pages * 17 * leafImageRoom(leafBlocks))) return MEMORY;
       batchCount = 0;
       if (loadLevel == 0 && loadAt == 0 && !order) {
-        if (lacks(levelCount(0) * 4 + 65536)) return MEMORY;
+        if (lacks(levelCount(0) * 4)) return MEMORY;
         orderMake();
       }
       while (loadAt < levelCount(loadLevel) && batchCount < BATCH) {

@@ -202,7 +202,7 @@ function probeRun(ticket: u32): u32 {
     let dataSlots = load<u32>(volume, V_DATA_SLOTS);
     let footerBlocks = load<u32>(volume, V_FOOTER_BLOCKS);
     if (probeState == 0) {
-      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536)) return MEMORY;
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(footerBlocks + 1);
       planEnds(ticket, volume, index, entry + 8);
@@ -256,7 +256,7 @@ export function walkRun(ticket: u32): u32 {
       if (!volume || nextSegment >= load<u32>(volume, V_SEGMENT_COUNT) || firstSlot > load<u32>(volume, V_DATA_SLOTS)) {
         return failAt(ERROR_CORRUPT, nextVolume, 0);
       }
-      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + 65536 + walkCount(stream) * W_BYTES * 2)) return MEMORY;
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) + walkCount(stream) * W_BYTES * 2)) return MEMORY;
       planClear(ticket);
       if (RAID) store<u64>(walkFill, nextFill);
       if (cutFind(nextFill)) return planWhole(ticket, volume);
@@ -624,7 +624,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   }
   if (!load<u32>(at, K_AREA)) {
     let blocks = mode == 1 ? load<u32>(volume, V_FOOTER_BLOCKS) : load<u32>(item, W_END);
-    let room = (blocks << BLOCK_SHIFT) + 65536;
+    let room = blocks << BLOCK_SHIFT;
     if (lacks(room)) return MEMORY;
     store<u32>(at, allocateBlocks(blocks), K_AREA);
     planRead(ticket, at, volume, blockOf(volume, index, mode == 1 ? load<u32>(volume, V_DATA_SLOTS) : 0), load<u32>(at, K_AREA), blocks, mode == 1 ? CHECK_FOOTER : CHECK_RECORDS);
@@ -644,7 +644,7 @@ function advance(ticket: u32, which: u32, at: usize): u32 {
   if (entryKind(entry) != SLOT_HEADER) return failAtSlot(ERROR_CORRUPT, volume, index, slot);
   store<u64>(at, load<u64>(entry, 16), K_FIRST);
   if (load<u8>(entry, 1) & <u8>SLOT_FLAG_OPERATIONS) {
-    if (lacks(65536)) return MEMORY;
+    if (lacks(BLOCK_BYTES)) return MEMORY;
     store<u32>(at, allocateBlocks(1), K_HEADER);
     planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_HEADER), 1, CHECK_FIRST);
     store<u32>(at, 4, K_STATE);
@@ -677,7 +677,7 @@ function verifyData(ticket: u32, which: u32, at: usize): u32 {
   if (load<u32>(item, W_MODE) == 2) data = load<u32>(at, K_AREA) + ((slot + 1) << BLOCK_SHIFT);
   else {
     if (!load<u32>(at, K_DATA)) {
-      let room = ((blocks + 1) << BLOCK_SHIFT) + 65536;
+      let room = (blocks + 1) << BLOCK_SHIFT;
       if (lacks(room)) return MEMORY;
       store<u32>(at, allocateBlocks(blocks + 1), K_DATA);
       planRead(ticket, at, volume, blockOf(volume, index, slot), load<u32>(at, K_DATA), blocks + 1, CHECK_RECORDS);
@@ -1071,7 +1071,7 @@ export function continueRun(ticket: u32): u32 {
     if (continueState >= 2) {
       let status = mendFooters(ticket);
       if (status != DONE) return status;
-      let room: u32 = 4 * bufferBytes(segmentBlocksMost) + 65536;
+      let room: u32 = 4 * bufferBytes(segmentBlocksMost);
       if (lacks(room)) return MEMORY;
       if (RAID) for (let stream: u32 = 0; stream < 2; stream++) {
         if (!(cutting & (1 << stream))) continue;
@@ -1093,7 +1093,7 @@ export function continueRun(ticket: u32): u32 {
     let volume = load<u32>(item, W_VOLUME);
     let slots = load<u32>(at, K_SLOT);
     if (walkState != 9) {
-      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2 + 65536)) return MEMORY;
+      if (lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)) * 2)) return MEMORY;
       walkState = 9;
       planClear(ticket);
       area = allocateBlocks(max(slots, 1));
@@ -1102,6 +1102,7 @@ export function continueRun(ticket: u32): u32 {
         return PLAN;
       }
     }
+    if (RAID && lacks(bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS)))) return MEMORY; // what lies between took some
     walkState = 0;
     let index = load<u32>(item, W_SEGMENT);
     let fill = load<u64>(item, W_FILL);

@@ -22,7 +22,7 @@ import {
   planMemberFlushes, readableOf, writableOf, V_SEGMENT_BLOCKS, V_NEXT, volumeHead,
 } from '../log/volumes';
 import {
-  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, metadataWritten, nextCount, nextListTrim,
+  B_DETACHED, B_DURABLE, B_FILL, B_NEXT, B_STREAM, B_VOLUME, bufferHead, chainOf, durableSequence, incarnation, listMax, metadataWritten, nextCount, nextListTrim,
   nextFill, nextLists, openBuffer, sequence, starts, bufferPlace,
 } from '../log/writer';
 import { C_ROOT_SLOT_A, C_ROOT_SLOT_B } from '../log/counting';
@@ -192,7 +192,7 @@ function build(): void {
       }
     }
     // Segments of an abandoned range may have come from outside the list; what does not fit then waits for the next root.
-    let fits = min(nextCount(stream), LIST_MAX - listed);
+    let fits = PLANTS && listed > listMax() ? 0 : min(nextCount(stream), listMax() - listed);
     nextListTrim(stream, fits);
     memory.copy(list + listed * LIST_BYTES, nextLists + stream * LIST_STRIDE, fits * LIST_BYTES);
     store<u16>(record, <u16>(listed + fits), S_LIST_COUNT);

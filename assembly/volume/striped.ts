@@ -11,11 +11,11 @@
 //   4. A member that fails a write or flush, and can be done without, is out: the host is asked to commit that, and until
 //      it has the ticket waits. What it failed to do then counts as done.
 
-import { allocate, allocateAligned, available, free } from '../std/allocator';
+import { allocate, allocateAligned, free } from '../std/allocator';
 import { count } from '../std/counters';
 import { xxh64 } from '../std/checksum';
 import { PLANT_HEAL_UNVERIFIED, PLANT_NO_PARITY, PLANT_STALE_TRUSTED, planted } from '../std/plant';
-import { DONE, FAILED, PLAN, RESULT_IO, WAIT, needMemory } from '../abi/status';
+import { DONE, FAILED, PLAN, RESULT_IO, MEMORY, WAIT, lacks } from '../abi/status';
 import {
   COMMAND_BYTES, FLUSH, MARKED, READ, T_ASIDE, T_JOB, T_JOBS, T_KIND, T_LOST, T_MARKED, T_PLAN, T_PLAN_COUNT, T_RESCUE, T_RESULT, T_RESULT_INDEX,
   T_ROWS, T_SCRATCH, T_STRIPED, WRITE, planAdd, planClear, planMark, planResult, planSwap,
@@ -178,10 +178,10 @@ export function stripedBegin(ticket: u32): u32 {
     let command = plan + i * COMMAND_BYTES;
     if (isMarked(command) && load<u32>(command) != (ROWS | MARKED)) scratch += rowsTouched(commandVolume(command), load<u32>(command, 8), commandBlocks(command)) * members;
   }
-  let room = scratch * BLOCK_BYTES + total * (J_BYTES + 40 * COMMAND_BYTES) + 65536;
-  if (available() < room) {
+  let room = scratch * BLOCK_BYTES + total * (J_BYTES + 40 * COMMAND_BYTES);
+  if (lacks(room)) {
     store<u32>(ticket, BEGIN, T_STRIPED);
-    return needMemory(room);
+    return MEMORY;
   }
   let jobs = allocate(total * J_BYTES);
   memory.fill(jobs, 0, total * J_BYTES);
@@ -404,7 +404,7 @@ export function stripedStep(ticket: u32): u32 {
         store<u32>(ticket, LOOK, T_STRIPED);
         continue;
       }
-      if (available() < room + 65536) return needMemory(room + 65536);
+      if (lacks(room)) return MEMORY;
       planClear(ticket);
       for (let i: u32 = 0; i < total; i++) {
         let job = jobAt(ticket, i);
@@ -629,7 +629,7 @@ function rowsSpan(volume: u32, block: u32, blocks: u32): void {
 function rowsBegin(ticket: u32, volume: u32, block: u32, blocks: u32): u32 {
   rowsSpan(volume, block, blocks);
   let room = (rowsCount + 1) * members * BLOCK_BYTES;
-  if (available() < room + 65536) return needMemory(room + 65536);
+  if (lacks(room)) return MEMORY;
   store<u32>(ticket, allocateAligned(room, BLOCK_BYTES), T_ROWS);
   return PLAN;
 }

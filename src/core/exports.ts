@@ -120,6 +120,6 @@ export interface CoreExports extends TicketExports {
   diffCount(): number;
   diffKind(): number;
 
-  /** Planted builds only: switches one planted fault on (0: none). */
+  /** Planted builds only: switches one planted fault on (0: none); 256 beside it: bounds are not tighter than in the release. */
   plant?(n: number): void;
 }

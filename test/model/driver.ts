@@ -123,7 +123,7 @@ export class Driver {
     this.core = options.core;
     this.#memory = new CoreMemory(this.core.memory);
     this.#exchange = this.core.exchange() >>> 0;
-    if (options.plant) this.core.plant?.(options.plant);
+    this.core.plant?.(options.plant);
   }
 
   get idle(): boolean {

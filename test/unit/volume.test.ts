@@ -498,6 +498,19 @@ describe('a diff', () => {
 });
 
 describe('a log', () => {
+  it('takes many discards and then a large write, without a flush', async () => {
+    const { log, volume } = await createLog({ size: '64MiB', virtualBytes: 32 * 1024 * 1024, segmentBlocks: 1024 });
+    await volume.write(0, pattern(1_000_000, 1));
+    await volume.flush();
+    for (let block = 0; block < 120; block++) await volume.discard(block * BLOCK, BLOCK);
+    const large = pattern(127 * BLOCK, 2);
+    await volume.write(300 * BLOCK, large);
+    await volume.flush();
+    expect(await readBack(volume, 300 * BLOCK, large.length)).toEqual(large);
+    expect((await readBack(volume, 0, 120 * BLOCK)).every((byte) => byte === 0)).toBe(true);
+    await log.close();
+  });
+
   it('goes on when it is overwritten many times: compaction makes room', async () => {
     const { log, volume, volumes } = await createLog({ size: '16MiB', virtualBytes: 8 * 1024 * 1024 });
     const model = new Map<number, number>();
