@@ -46,8 +46,8 @@ export function failAt(code: u32, volume: u32, block: u32): u32 {
 /** Pages of 64 KiB by which the host must grow the memory before it steps a ticket that answered MEMORY. */
 export let memoryNeededPages: u32 = 0;
 
-/** Plans, and the checksums of all segments that one flush may complete: 128 MiB in segments of 32 KiB. */
-const STEP_ROOM: u32 = 393216;
+/** Plans, the checksums of all segments that one flush may complete (128 MiB in segments of 32 KiB), and what submit() keeps back. */
+const STEP_ROOM: u32 = 458752;
 /** What each step may take without asking, and beyond what it asks for: that, and what is as long as segments have slots. */
 let stepRoom: u32 = STEP_ROOM;
 export function stepRoomSet(bytes: u32): void { stepRoom = STEP_ROOM + bytes; }
@@ -55,7 +55,7 @@ export function stepRoomSet(bytes: u32): void { stepRoom = STEP_ROOM + bytes; }
 /** As lacks(), of a sum that may be more than there can ever be: then the host is asked for what it does not have. */
 export function lacksTimes(count: u32, each: u32, more: u32): bool {
   let bytes = <u64>count * each + more;
-  return lacks(bytes < 0xf0000000 ? <u32>bytes : 0xf0000000);
+  return lacks(bytes < 0xf8000000 ? <u32>bytes : 0xf8000000);
 }
 
 /** Whether so many bytes of memory are not there; the host is asked for them then, and the step answers MEMORY. */

@@ -62,8 +62,8 @@ export function spaceNext(id: u32): u32 {
   return SPACE_NONE;
 }
 
-/** Ids in turn, behind the last one that was used or asked for. */
-export function spaceIdNext(): u32 { return idNext++ & 0xffff; }
+/** The one behind the last that was used. */
+export function spaceIdNext(): u32 { return idNext; }
 
 export function spaceCount(): u32 {
   return spaceCountAll;

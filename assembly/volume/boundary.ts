@@ -291,7 +291,7 @@ function stepOnce(index: u32): u32 {
   let ticket = ticketPointer(index);
   if (!ticket) return fail(ERROR_RANGE);
   if (!load<u32>(ticket, T_DENIED)) {
-    if (lacks(SPARE_BYTES)) return MEMORY;
+    if (lacks(0)) return MEMORY;
     if (!spare) spare = allocate(SPARE_BYTES);
   }
   if (pending && !volumeTakeIn()) return MEMORY;

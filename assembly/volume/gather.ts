@@ -176,7 +176,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       // Checksums that are missing, a batch of segments at a time.
       planClear(ticket);
       let scans: u32 = 0;
-      let room: u32 = 0;
+      let room = count << BLOCK_SHIFT;
       for (let i: u32 = 0; i < count && scans < SCAN_BATCH; i++) {
         let place = gatherPlace(request, i);
         if (load<u32>(place) != KIND_MAPPED) continue;
@@ -193,7 +193,6 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         scans++;
         room += scanRoom(volume);
       }
-      if (!scans) room = count << BLOCK_SHIFT;
       if (lacks(room)) return MEMORY;
       if (scans) {
         for (let k: u32 = 0; k < scans; k++) {

@@ -127,14 +127,16 @@ function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id);
 /** Whether fewer ids are left than one operation may need. */
 function spaceIdsShort(): bool { return spaceCount() + forwardCount > 0xff00; }
 
+let idFrom: u32 = 0; // the last one that was used, and one; within one operation behind the last that it was given
+
 /**
- * An id that no space and no forward uses. They go round: a call that waits while its source is deleted would meet the next one under the same number, so a
- * number that was let go comes back behind all the others.
+ * An id that no space and no forward uses. They go round: a call that waits while its source is deleted would meet
+ * the next one under the same number, so a number that was let go comes back behind all the others.
  */
 function spaceIdFree(): u32 {
   let id: u32;
   do {
-    id = spaceIdNext();
+    id = idFrom++ & 0xffff;
   } while (!spaceIdUsable(id) || forwardNames(id));
   return id;
 }
@@ -207,6 +209,7 @@ export function payloadBytes(payload: u32, limit: u32): u32 {
 
 /** Completes a request (fills in the ids that it makes) and says whether it may be applied: 0, or an error code. */
 export function operationPrepare(payload: u32): u32 {
+  idFrom = spaceIdNext();
   let op = <u32>load<u16>(payload);
   let nameBytes = <u32>load<u16>(payload, 2);
   let a = load<u32>(payload, 4);
