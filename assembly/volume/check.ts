@@ -158,7 +158,7 @@ export function checkStep(ticket: u32): u32 {
       if (!segmentFind(ticket)) return DONE;
       checkedAt = sequence;
       let volume = volumeAt(load<u32>(ticket, T_A));
-      if (lacks(scanRoom(volume) * 2)) return MEMORY;
+      if (lacks(scanRoom(volume))) return MEMORY;
       let index = load<u32>(ticket, T_B);
       let segment = segmentOf(volume, index);
       store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_UNREAD), SEG_FLAGS); // the footer is what is checked

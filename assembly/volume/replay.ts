@@ -214,6 +214,7 @@ function probeRun(ticket: u32): u32 {
       if (footerVerify(area, footerBlocks, id, blockOf(volume, index, dataSlots), dataSlots, fill)) {
         durableMost = max(durableMost, load<u64>(area, F_DURABLE));
       } else if (recordVerify(area + (footerBlocks << BLOCK_SHIFT), id, blockOf(volume, index, 0), 0, dataSlots, fill)) {
+        if (RAID && lacks(dataSlots << BLOCK_SHIFT)) return MEMORY;
         free(area);
         planClear(ticket);
         area = allocateBlocks(dataSlots);
@@ -305,6 +306,7 @@ export function walkRun(ticket: u32): u32 {
         walkState = 0;
         continue;
       }
+      if (RAID && lacks(dataSlots << BLOCK_SHIFT)) return MEMORY; // what was read took some of what was asked for
       free(area);
       return planWhole(ticket, volume);
     }
@@ -335,11 +337,13 @@ export function walkRun(ticket: u32): u32 {
       if (!recordVerify(header, id, blockOf(volume, nextSegment, behind), behind, limit - behind, nextFill)) continue;
       if (load<u64>(header, R_INCARNATION) == incarnation) durableMost = max(durableMost, load<u64>(header, R_DURABLE));
     }
-    free(area);
     if (slot < limit && slot >= believed) {
+      if (RAID && lacks(load<u32>(volume, V_DATA_SLOTS) << BLOCK_SHIFT)) return MEMORY;
       believed = slot + 1;
+      free(area);
       return planWhole(ticket, volume);
     }
+    free(area);
     if (slot + 1 < believed) return changed(volume, nextSegment, slot);
     believed = 0;
     count(C_FOOTERLESS_REPLAYED);
