@@ -176,6 +176,7 @@ export function checkStep(ticket: u32): u32 {
       continue;
     }
     case 6: {
+      if (RAID && findingsMany()) { planClear(ticket); return PLAN; } // segments of many slots, when ranges are asked for
       if (lacks(RECORD_DATA_MAX << BLOCK_SHIFT)) return MEMORY;
       if (!slotsPlan(ticket, ranges)) {
         let volume = volumeAt(load<u32>(ticket, T_A));

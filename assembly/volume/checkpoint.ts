@@ -26,7 +26,7 @@ import { NODE_BYTES } from '../format/page';
 import {
   META, OPEN, SEALED, SEG_FILL, SEG_FIRST, SEG_FLAGS, SEG_META_LIVE, SEG_STATE, SEG_STREAM, SEG_USED, SEG_VICTIM, TABLE_CHUNK, VOLUME_ACTIVE, V_FULL,
   V_ID, V_NEXT, V_SEGMENT_BLOCKS, V_SEGMENT_COUNT, V_STATE, V_TABLE_IMAGES, eachIndex, eachSegment, eachVolume, emptyMetaFree, freeTotal,
-  segmentBlocksMost, segmentOf, segmentsBegin, segmentsNext, volumeHead,
+  segmentBlocksMost, segmentOf, segmentsBegin, segmentsNext, segmentsOfAll, volumeCount, volumeHead,
 } from '../log/volumes';
 import {
   bufferBytes, chainOf, nextCount, nextListTrim, nextListsFill, openBuffer, pendingStarts, recordClose, sequence, starts, unflushedBlocks, bufferPlace,
@@ -40,7 +40,7 @@ import { checkpointLost, checkpointLostSet, wantCheckpoint, wantRoot } from './m
 import { checkpointFloor, unflushedLimit } from './admit';
 import { forwardsDrop, hasForwards, stateImageBytes, stateImageWrite } from './state';
 import {
-  TREE_ROOM, imageInVictim, imageOfCheckpoint, imageRelease, imageStore, indexWrite, levelCount, metaRecount, node, pageFinish, treeAbort,
+  TREE_ROOM, imageInVictim, imageOfCheckpoint, imageRelease, imageStore, indexPagesMax, indexWrite, levelCount, metaRecount, node, pageFinish, treeAbort,
   treeHeightNow,
 } from './tree';
 import { clear } from '../std/bytes';
@@ -166,7 +166,8 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       continue;
     }
     case 3: {
-      if (lacks(roomNeeded())) return MEMORY;
+      // All changed pages of the tree's index and of the segment table, two copies of each.
+      if (lacks(roomNeeded() + (indexPagesMax() + segmentsOfAll() / TABLE_CHUNK + volumeCount) * 3 * BLOCK_BYTES)) return MEMORY;
       drainReleased();
       for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) if (!imageSegments(volume)) return noRoom(ticket);
       if (!pageFinish(PAGE_STATE) || !pageFinish(PAGE_SEGMENTS) || !pageFinish(PAGE_LEAVES)) return noRoom(ticket);

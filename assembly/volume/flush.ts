@@ -13,7 +13,7 @@
 
 import { count } from '../std/counters';
 import { PLANT_FLUSH_RETRIED, PLANT_REUSE_BEFORE_FLUSH, planted } from '../std/plant';
-import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, MEMORY, fail, lacks } from '../abi/status';
+import { DONE, ERROR_IO, ERROR_NO_SPACE, ERROR_READ_ONLY, FAILED, PLAN, RESULT_IO, RESULT_NO_SPACE, WAIT, MEMORY, fail, lacksTimes } from '../abi/status';
 import {
   T_FLUSH_ATTEMPT, T_FLUSH_STATE, T_FLUSH_TARGET, T_MARKED, T_RESULT, WRITE, planClear, planDevice, planThrough,
 } from '../abi/ticket';
@@ -26,7 +26,7 @@ import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import {
   SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_PINS, SEG_STATE, SEG_USED, VOLUME_ACTIVE, V_DIRTY, V_FREE, V_FULL, V_ID, V_SEGMENT_BLOCKS,
   V_STATE, blockOf, markWritten, planBlocks, planMemberFlushes, segmentChanged, segmentFree, segmentOf, volumeById, V_NEXT, eachIndex,
-  eachSegment, eachVolume, freeTotal, segmentsBegin, segmentsNext, volumeHead,
+  eachSegment, eachVolume, freeTotal, segmentBlocksMost, segmentsBegin, segmentsNext, volumeHead,
 } from '../log/volumes';
 import {
   B_DETACHED, B_DURABLE, B_DURABLE_CHAIN, B_FILL, B_FLUSHING, B_FLUSHING_CHAIN, B_INFLIGHT, B_NEXT, B_PINS, B_SEALED, B_SEGMENT, B_STREAM,
@@ -253,9 +253,7 @@ export function bufferRelease(buffer: u32): void {
 
 function flushFailed(ticket: u32, result: u32): u32 {
   // Room for the records once more, and for the segments that they go to.
-  let room = <f64>unflushedBlocks() * <f64>(BLOCK_BYTES * 3 / 2);
-  for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) room += 2 * <f64>bufferBytes(load<u32>(volume, V_SEGMENT_BLOCKS));
-  if (lacks(<u32>min<f64>(room, 4026531840))) {
+  if (lacksTimes(unflushedBlocks(), BLOCK_BYTES * 3 / 2, 4 * bufferBytes(segmentBlocksMost))) {
     writeFailed = result;
     store<u32>(ticket, 6, T_FLUSH_STATE);
     return MEMORY;

@@ -118,6 +118,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
     let state = load<u32>(ticket, T_STATE);
     switch (state) {
     case 0: {
+      if (RAID && lacks(volumeCount * 4096)) return MEMORY; // plans for all members
       memory.copy(identityWanted, identity, 16);
       forWriting = load<u32>(ticket, T_SPACE) == 0;
       planClear(ticket);
@@ -132,7 +133,7 @@ export function openStep(ticket: u32, identity: usize): u32 {
       if (load<u32>(ticket, T_RESULT)) return fail(ERROR_IO);
       let copies: u32 = RAID ? 0 : volumeCount * 4;
       if (RAID) for (let volume = volumeHead; volume; volume = load<u32>(volume, V_NEXT)) copies += <u32>popcnt(readableOf(volume)) * 4;
-      if (lacks(copies * BLOCK_BYTES)) return MEMORY;
+      if (lacks(copies * (BLOCK_BYTES + 128))) return MEMORY;
       planClear(ticket);
       area = allocateBlocks(copies);
       for (let i: u32 = 0; i < volumeCount; i++) planRootReads(ticket, volumeAt(i), area);
@@ -390,12 +391,9 @@ function rootNames(root: usize, stream: u32, at: u32 = 0): u32 {
   return 2 + <u32>load<u16>(record, S_LIST_COUNT);
 }
 
-/** Whether the root names no more pages than there are blocks, and than fit into memory. */
+/** Whether the root has no more slots for pages than fit into memory. They may be more than the log has blocks: it was larger once. */
 function treeBounded(): bool {
-  let slots = <f64>load<u32>(openedRoot, O_NODE_COUNT);
-  let bound: f64 = 0;
-  for (let i: u32 = 0; i < volumeCount; i++) bound += <f64>load<u32>(volumeAt(i), V_SEGMENT_COUNT) * <f64>load<u32>(volumeAt(i), V_SEGMENT_BLOCKS);
-  return slots <= bound && slots * 64 <= 1073741824;
+  return load<u32>(openedRoot, O_NODE_COUNT) <= 16777216;
 }
 
 function treeBegin(): bool {

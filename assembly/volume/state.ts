@@ -10,7 +10,7 @@ import { capacityAfter, listRemove } from '../std/list';
 import { ERROR_EXISTS, ERROR_LIMIT, ERROR_NOT_FOUND, ERROR_RANGE, lacksTimes } from '../abi/status';
 import { BLOCK_BYTES, SPACE_NONE } from '../format/constants';
 import {
-  SPACE_CURRENT, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCount, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
+  SPACE_CURRENT, leafBlocks, leafCount, leafRoom, pinAdd, pinCount, pinReferences, pinRemove, spaceCount, spaceCreate, spaceDepth, spaceDestroy, spaceFlag, spaceFlags,
   spaceIdNext, spaceNext, spaceParent, spaceParentEpoch, spacePointer, spaceResize, spaceSizeBytes, spaceUid, tableMerge, tableSweep, tableTrim,
 } from '../table/index';
 import { epoch, epochSet } from '../log/writer';
@@ -34,6 +34,8 @@ export const NAME_BYTES_MAX: u32 = 255;
 export const SOURCE_COUNT_MAX: u32 = 128;
 export const SNAPSHOT_COUNT_MAX: u32 = 65535;
 export const SIZE_BYTES_MAX: f64 = 4503599627370496; // 2^40 blocks
+const LEAVES_BYTES: f64 = 17592186036224; // for each block of a leaf: 2^32 − 2 leaves
+const STATE_BYTES_MAX: u32 = 67108864; // beyond it a snapshot is refused: an open takes twenty times as much memory, and an image has at most 65535 fragments
 const DEPTH_MAX: u32 = 32;
 
 // Source, 272 bytes: u32 space, u32 nameBytes, u32 volume, u32 0, name[256]. A snapshot's member has the first two and the name alike.
@@ -189,10 +191,10 @@ function snapshotNamed(volume: u32, name: u32, bytes: u32): bool {
 function snapshotAllowed(volume: u32, name: u32, bytes: u32): u32 {
   if (bytes == 0) return ERROR_RANGE;
   if (snapshotNamed(volume, name, bytes)) return ERROR_EXISTS;
-  return snapshotCount == SNAPSHOT_COUNT_MAX || epoch >= 0xfffffff0 ? ERROR_LIMIT : 0;
+  return snapshotCount == SNAPSHOT_COUNT_MAX || epoch >= 0xfffffff0 || stateImageBytes() > STATE_BYTES_MAX ? ERROR_LIMIT : 0;
 }
 
-function sizeAllowed(bytes: f64): bool { return bytes >= 0 && bytes <= SIZE_BYTES_MAX; }
+function sizeAllowed(bytes: f64): bool { return bytes >= 0 && bytes <= min<f64>(SIZE_BYTES_MAX, <f64>leafBlocks * LEAVES_BYTES); }
 function blocksOf(bytes: f64): u64 { return <u64>((bytes + <f64>(BLOCK_BYTES - 1)) / <f64>BLOCK_BYTES); }
 /** A name in a payload, padded. */
 function payloadName(bytes: u32): u32 { return (bytes + 3) & ~3; }

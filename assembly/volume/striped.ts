@@ -176,7 +176,10 @@ export function stripedBegin(ticket: u32): u32 {
   let scratch: u32 = 0;
   for (let i: u32 = 0; i < total; i++) {
     let command = plan + i * COMMAND_BYTES;
-    if (isMarked(command) && load<u32>(command) != (ROWS | MARKED)) scratch += rowsTouched(commandVolume(command), load<u32>(command, 8), commandBlocks(command)) * members;
+    if (!isMarked(command) || load<u32>(command) == (ROWS | MARKED)) continue;
+    let rows = rowsTouched(commandVolume(command), load<u32>(command, 8), commandBlocks(command));
+    if (wide > 1) scratch += rows * members;
+    else if (load<u32>(command) == (READ | MARKED)) scratch += rows; // what is written to mirrors is written from where it is
   }
   let room = scratch * BLOCK_BYTES + total * (J_BYTES + 40 * COMMAND_BYTES);
   if (lacks(room)) {

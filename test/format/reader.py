@@ -433,7 +433,7 @@ class Log:
         while sizes[-1] > 24:
             sizes.append((sizes[-1] + 126) // 127)
         need(len(sizes) - 1 == self.height and sizes[-1] == len(self.top), 'the page tree does not have the shape that its size gives')
-        need(self.page_slots <= sum(device.segment_blocks * device.segments for device in self.volumes.values()), 'more pages than blocks')
+        need(self.page_slots <= 1 << 24, 'more pages than there can be')
         nodes = self.top
         for level in range(self.height, 0, -1):
             below = []

@@ -2,14 +2,18 @@
 // histories and names, and where there is no more it says so and goes on.
 import { readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { createLog, deviceBytes, openLog } from '../../bench/harness/log.ts';
+import { createLog, deviceBytes, openLog, storageVolume } from '../../bench/harness/log.ts';
 import { StampDevice } from '../../bench/harness/stamp-device.ts';
 import { stamp } from '../../bench/harness/workload.ts';
 import { CoreMemory } from '../../src/core/memory.ts';
+import { Log } from '../../src/volume/log.ts';
+import { VirtualVolume } from '../../src/volume/volume.ts';
 
 const BLOCK = 4096;
 const GIB = 2 ** 30;
 const PART = 256; // blocks of a write
+const RAID_1 = 2; // as the core knows it
+const FIXED = { growAt: 0.95, compactTo: 0.8, shrinkBelow: 0.7, mode: 'fixed', volumesMin: 1, volumesMax: 1 } as const;
 const core = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(new URL(`../../build/${name}.wasm`, import.meta.url)));
 const context = (name: string) => ({ core: core(name), toy: true, directory: '', say: () => undefined });
 
@@ -66,6 +70,35 @@ describe.each(['core', 'core.raid'])('%s', (name) => {
     await again.log.close();
   });
 
+  it('a log that was larger once is opened, though it had more pages then than it has blocks now', async () => {
+    const [small, large] = [new StampDevice(deviceBytes(200, 32)), new StampDevice(deviceBytes(2000, 64))];
+    const volumes = [storageVolume(small, 32), { ...storageVolume(large, 64), id: 1 }];
+    const policy = { growAt: 0.95, compactTo: 0.8, shrinkBelow: 0.7, mode: 'auto', volumesMin: 1, volumesMax: 2 } as const;
+    const made = { name: 'bench', uuid: new Uint8Array(16).fill(7), policy, core: core(name) };
+    const log = await Log.create({ ...made, key: new Uint8Array(16).fill(9), volumes });
+    await log.createSource(0, 'default', GIB);
+    for (let source = 0; source < 127; source++) await log.createSource(0, `${source}`.padEnd(255, 'x'), BLOCK);
+    const volume = new VirtualVolume(log, 'bench', 0);
+    for (let block = 0; block < 1024; block += PART) await volume.write(block * BLOCK, stamped(block, 1));
+    for (let count = 0; count < 1500; count++) await log.snapshot(0, `p${count}`);
+    await log.checkpoint();
+    expect(small.wholeBlocks + large.wholeBlocks).toBeGreaterThan(small.sizeBytes / BLOCK);
+    for (const snapshot of log.snapshots()) await log.deleteSnapshot(snapshot.id);
+    log.evacuateVolume(1);
+    await vi.waitFor(
+      async () => {
+        await log.checkpoint();
+        expect(log.volumeState(1)).toBe('released');
+      },
+      { timeout: 60_000 },
+    );
+    log.removeVolume(1);
+    await log.close();
+    const again = await Log.open({ ...made, volumes: volumes.slice(0, 1) });
+    await isStamped(new VirtualVolume(again, 'bench', 0), 1000, 1);
+    await again.close();
+  });
+
   it('more sources come and go than there are numbers for', async () => {
     const device = new StampDevice(deviceBytes(64, 64));
     const { log, volume } = await createLog(context(name), device, { virtualBytes: GIB, segmentBlocks: 64 });
@@ -107,6 +140,76 @@ describe.each(['core', 'core.raid'])('%s', (name) => {
     await again.log.close();
     expect(Math.max(...asked) * 65536).toBeLessThan(128 * 2 ** 20);
   });
+});
+
+it('a snapshot is refused before what names them all cannot be read any more', async () => {
+  const device = new StampDevice(deviceBytes(100));
+  const { log } = await createLog(context('core'), device, { virtualBytes: GIB });
+  for (let source = 0; source < 127; source++) await log.createSource(0, `${source}`.padEnd(255, 'x'), BLOCK);
+  let taken = 0;
+  await expect(
+    (async () => {
+      for (; ; taken++) await log.snapshot(0, `${taken}`.padEnd(255, 'x'));
+    })(),
+  ).rejects.toMatchObject({ code: 'VARVE_LIMIT' });
+  expect(taken).toBeGreaterThan(1500);
+  await log.close();
+  const again = await openLog(context('core'), device);
+  expect(again.log.snapshots().length).toBe(taken);
+  await again.log.deleteSnapshot(again.log.snapshots()[0]!.id);
+  await again.log.snapshot(0, 'one more');
+  await again.log.close();
+}, 240_000);
+
+it('a source has no size that its leaves cannot map', async () => {
+  const [device, shape] = [new StampDevice(deviceBytes(64, 64)), { segmentBlocks: 64, geometry: { leafBlocks: 16 } }];
+  const { log, volume } = await createLog(context('core'), device, { virtualBytes: GIB, ...shape });
+  await expect(volume.resize(2 ** 52)).rejects.toThrow(RangeError);
+  const size = (2 ** 32 - 2) * 16 * BLOCK;
+  await volume.resize(size);
+  await volume.write(size - BLOCK, stamped(5, 1, 1));
+  await volume.discard(size - GIB, GIB - BLOCK);
+  await volume.flush();
+  await log.abandon();
+  const again = await openLog(context('core'), device, shape);
+  const found = new Uint8Array(BLOCK);
+  await again.volume.read(size - BLOCK, found);
+  expect(Buffer.compare(found, stamped(5, 1, 1))).toBe(0);
+  await again.log.close();
+});
+
+it('mirrors take no memory for what is written to them', async () => {
+  const grow = vi.spyOn(CoreMemory.prototype, 'grow');
+  const pages = async (members: number): Promise<number> => {
+    grow.mockClear();
+    const devices = Array.from({ length: members }, () => new StampDevice(deviceBytes(64)));
+    const made = { name: 'bench', uuid: new Uint8Array(16).fill(7), policy: FIXED, core: core('core.raid') };
+    const volumes = [{ ...storageVolume(devices[0]!), members: devices, level: RAID_1 }];
+    const log = await Log.create({ ...made, key: new Uint8Array(16).fill(9), volumes });
+    await log.createSource(0, 'default', GIB);
+    const volume = new VirtualVolume(log, 'bench', 0);
+    for (let round = 0; round < 40; round++) {
+      const bytes = stamped(0, round);
+      await Promise.all(Array.from({ length: 32 }, (_, at) => volume.write(at * PART * BLOCK, bytes)));
+    }
+    await volume.flush();
+    await log.close();
+    return grow.mock.calls.reduce((sum, [count]) => sum + count, 0);
+  };
+  expect(await pages(16)).toBeLessThan(1.5 * (await pages(2)));
+});
+
+it('a log of hundreds of storage volumes with 32 members each is opened', async () => {
+  const devices = Array.from({ length: 300 }, () => Array.from({ length: 32 }, () => new StampDevice(deviceBytes(16, 8))));
+  const volumes = devices.map((members, id) => ({ ...storageVolume(members[0]!, 8), id, members, level: RAID_1 }));
+  const made = { name: 'bench', uuid: new Uint8Array(16).fill(7), policy: { ...FIXED, volumesMax: 300 }, core: core('core.raid') };
+  const log = await Log.create({ ...made, key: new Uint8Array(16).fill(9), volumes });
+  await log.createSource(0, 'default', GIB);
+  await new VirtualVolume(log, 'bench', 0).write(0, stamped(0, 1));
+  await log.close();
+  const again = await Log.open({ ...made, volumes });
+  await isStamped(new VirtualVolume(again, 'bench', 0), 200, 1);
+  await again.close();
 });
 
 it('a checkpoint images leaves with long histories, many of them', async () => {
