@@ -555,13 +555,16 @@ export function nextListTrim(stream: u32, wanted: u32): void {
 
 /**
  * Fills the lists of next segments with free ones, as long as more than `floor` are left. Takes effect with the next root, which has to list what a stream
- * has in memory behind the first that is not durable as well: of both together there are never more than fit.
+ * has that is not durable as well: of both together there are never more than fit.
  */
 export function nextListsFill(wantedUser: u32, wantedSurvivor: u32, floor: u32): void {
   for (let stream: u32 = 0; stream < 2; stream++) {
     let list = nextLists + stream * LIST_STRIDE;
     let most: i32 = listMax();
-    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) if (load<u32>(buffer, B_STREAM) == stream) most--;
+    for (let buffer = bufferHead; buffer; buffer = load<u32>(buffer, B_NEXT)) {
+      // What is durable is in memory for readers alone.
+      if (load<u32>(buffer, B_STREAM) == stream && !load<u32>(buffer, B_DETACHED) && load<u32>(buffer, B_DURABLE) != load<u32>(buffer, B_FILL)) most--;
+    }
     most = min<i32>(most, stream ? wantedSurvivor : wantedUser);
     let listed = nextCount(stream);
     while (<i32>listed < most && freeTotal > floor && segmentTake(NEXT, 0)) placeStore(list + listed++ * LIST_BYTES, foundVolumePointer, 0, foundSegment, nextFill++);

@@ -293,8 +293,8 @@ function stepOnce(index: u32): u32 {
   if (!load<u32>(ticket, T_DENIED)) {
     if (lacks(0)) return MEMORY;
     if (!spare) spare = allocate(SPARE_BYTES);
+    if (pending && !volumeTakeIn()) return MEMORY;
   }
-  if (pending && !volumeTakeIn()) return MEMORY;
   let kind = load<u32>(ticket, T_KIND);
   let status: u32;
   if (RAID && faultPending && flushUnsure(ticket)) return WAIT;

@@ -126,8 +126,8 @@ function forwardNames(space: u32): bool {
 
 function spaceIdUsable(id: u32): bool { return id < 0xfff0 && !spacePointer(id); }
 
-/** Whether fewer ids are left than one operation may need. */
-function spaceIdsShort(): bool { return spaceCount() + forwardCount > 0xff00; }
+/** Whether fewer ids may be left than one operation needs: a forward names two. */
+function spaceIdsShort(): bool { return spaceCount() + 2 * forwardCount > 0xff00; }
 
 let idFrom: u32 = 0; // the last one that was used, and one; within one operation behind the last that it was given
 

@@ -95,6 +95,8 @@ function failuresOf(device: SimulatedDevice): number {
 }
 
 const SINGLE: Raid = { level: 0, members: 1, strip: 1, segmentBlocks: 0 };
+/** Flush groups that one write which went to a wrong place may cover. */
+const ASTRAY_GROUPS = 7;
 const PLANT_STALE_TRUSTED = 67;
 /** Of the core's plant(): bounds are not tighter than in the release. They are in every fourth history. */
 const LOOSE = 256;
@@ -181,6 +183,7 @@ class World {
   #armed = 0;
   #firedBefore = 0;
   #lies = 0;
+  #astray = 0;
   #lastDurable = 0;
   #closedLive = -1;
   /** Something happened after which more blocks may be live than the model can tell apart. */
@@ -1607,8 +1610,15 @@ class World {
   #lie(groups: number): void {
     if (this.#setup.trouble !== 'damage') return;
     let lies = 0;
-    for (const device of this.#devices) for (const [kind, count] of device.fired) if (DAMAGES.includes(kind)) lies += count;
+    let astray = 0;
+    for (const device of this.#devices) {
+      for (const [kind, count] of device.fired) if (DAMAGES.includes(kind)) lies += count;
+      astray += device.fired.get('writeMisdirected') ?? 0;
+    }
     if (lies === this.#lies) return;
+    // One of several blocks may come to lie over the last groups, with all that tells of them.
+    if (astray > this.#astray) this.#model.doubtedGroups += ASTRAY_GROUPS;
+    this.#astray = astray;
     this.#lies = lies;
     this.#event('lie');
     this.#model.doubtedSince = Math.min(this.#model.doubtedSince, groups);
