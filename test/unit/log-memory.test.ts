@@ -2,7 +2,7 @@
 // histories and names, and where there is no more it says so and goes on.
 import { readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { createLog, deviceBytes, openLog, storageVolume } from '../../bench/harness/log.ts';
+import { createLog, deviceBytes, LABEL_AREA, openLog, storageVolume } from '../../bench/harness/log.ts';
 import { StampDevice } from '../../bench/harness/stamp-device.ts';
 import { stamp } from '../../bench/harness/workload.ts';
 import { CoreMemory } from '../../src/core/memory.ts';
@@ -176,6 +176,57 @@ it('a source has no size that its leaves cannot map', async () => {
   await again.volume.read(size - BLOCK, found);
   expect(Buffer.compare(found, stamped(5, 1, 1))).toBe(0);
   await again.log.close();
+});
+
+it('a reader that waits for its device, with many segments held in memory, stops no writer and asks for no root', async () => {
+  const { grow } = CoreMemory.prototype;
+  vi.spyOn(CoreMemory.prototype, 'grow').mockImplementation(function (this: CoreMemory, pages) {
+    return grow.call(this, Math.max(pages, 4000)); // to grow it waits for what is under way
+  });
+  const under = new StampDevice(deviceBytes(4000, 8));
+  let held: (() => void)[] | undefined;
+  let committed = 0;
+  const device = new Proxy(under, {
+    get: (target, name) => {
+      if (name === 'supports') return { ...target.supports, sync: false };
+      if (name === 'read')
+        return async (offset: number, into: Uint8Array) => {
+          if (held !== undefined) await new Promise<void>((resolve) => held!.push(resolve));
+          target.readSync(offset, into);
+        };
+      if (name === 'write')
+        return async (offset: number, from: Uint8Array) => {
+          if (offset < LABEL_AREA || offset >= target.sizeBytes - LABEL_AREA) committed++;
+          target.writeSync(offset, from);
+        };
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  const { log, volume } = await createLog(context('core'), device, { virtualBytes: 2000 * 8 * BLOCK, segmentBlocks: 8 });
+  for (let block = 100; block < 200; block++) await volume.write(block * BLOCK, stamped(block, 1, 1)); // on the device when it is read
+  for (let round = 0; round < 300; round++) await volume.write(4000 * BLOCK, stamped(4000, round, 6));
+  await volume.flush();
+  await log.checkpoint();
+  for (let block = 0; block < 62; block++) {
+    await volume.write(block * BLOCK, stamped(block, 2, 1));
+    await volume.write(4000 * BLOCK, stamped(4000, block, 5));
+  }
+  held = [];
+  const reading = Array.from({ length: 4 }, () => volume.read(0, new Uint8Array(200 * BLOCK)));
+  await new Promise((resolve) => void setImmediate(resolve));
+  await volume.flush();
+  committed = 0;
+  for (let round = 0; round < 400; round++) {
+    await volume.write((1000 + round) * BLOCK, stamped(1000 + round, 3, 6));
+    if (round % 20 === 19) await volume.flush();
+  }
+  expect(held.length).toBeGreaterThan(0);
+  expect(committed).toBeLessThan(400);
+  for (const resume of held.splice(0)) resume();
+  held = undefined;
+  await Promise.all(reading);
+  await log.close();
 });
 
 it('mirrors take no memory for what is written to them', async () => {
