@@ -14,7 +14,7 @@ import { bump } from '../std/bytes';
 import { allocate, free, allocateBlocks } from '../std/allocator';
 import { count as countPath } from '../std/counters';
 import { xxh64 } from '../std/checksum';
-import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, planted } from '../std/plant';
+import { PLANT_HEAL_REUSED, PLANT_HEAL_UNVERIFIED, planted, strict } from '../std/plant';
 import { DONE, ERROR_CORRUPT, ERROR_IO, FAILED, PLAN, failAt, MEMORY, lacks } from '../abi/status';
 import { READ, T_RESCUE, T_RESULT, planClear, planResult } from '../abi/ticket';
 import { BLOCK_BYTES, BLOCK_SHIFT } from '../format/constants';
@@ -31,6 +31,12 @@ import { rescueRun } from './striped';
 import { SCAN_FAILED, scanFree, scanPlan, scanRoom, scanTake, sumsInstall } from './sums';
 
 export const GATHER_BLOCKS_MAX: u32 = 256;
+/**
+ * A command may read across single blocks that nobody asked for: the header between the blocks of two records. So a MiB is one call where it was three, and
+ * a call costs Firefox 50 to 350 µs (2026-11: reads of a MiB are 1.4 times as fast there). One for each 64 blocks; strict histories of the simulator are too
+ * small for that.
+ */
+function gapsOf(count: u32): u32 { return count >> (PLANTS && strict ? 1 : 6); }
 const SCAN_BATCH: u32 = 16;
 
 const Q_SPACE: usize = 0;
@@ -39,7 +45,7 @@ const Q_BLOCK: usize = 8; // u64
 const Q_COUNT: usize = 16;
 const Q_STATE: usize = 20;
 const Q_AREA: usize = 24;
-const Q_SCANS: usize = 28; // number of segments being scanned
+const Q_SCANS: usize = 28; // number of segments being scanned; after that, whether a command reads across a gap
 const Q_RETRIES: usize = 32;
 const Q_SOUND: usize = 36; // places before this one are verified
 const Q_SCAN_LIST: usize = 40; // 16 × {u32 volume, u32 segment, u32 area}
@@ -61,7 +67,6 @@ export function gatherOpen(space: u32, epoch: u32, block: u64, count: u32): u32 
   store<u32>(request, count, Q_COUNT);
   store<u32>(request, 0, Q_STATE);
   store<u32>(request, 0, Q_AREA);
-  store<u32>(request, 0, Q_SCANS);
   store<u32>(request, 0, Q_RETRIES);
   return request;
 }
@@ -176,7 +181,7 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       // Checksums that are missing, a batch of segments at a time.
       planClear(ticket);
       let scans: u32 = 0;
-      let room = count << BLOCK_SHIFT;
+      let room = (count + gapsOf(count)) << BLOCK_SHIFT;
       for (let i: u32 = 0; i < count && scans < SCAN_BATCH; i++) {
         let place = gatherPlace(request, i);
         if (load<u32>(place) != KIND_MAPPED) continue;
@@ -208,34 +213,38 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       if (count == 1 && spareArea) {
         area = spareArea;
         spareArea = 0;
-      } else area = allocateBlocks(count);
+      } else area = allocateBlocks(count + gapsOf(count));
       store<u32>(request, area, Q_AREA);
       if (RAID) store<u32>(request, 0, Q_SOUND);
+      // Neighbours are one command. What a gap cannot be read for is read again without.
+      let gaps = load<u32>(request, Q_RETRIES) ? 0 : gapsOf(count);
       let runVolume: u32 = 0;
       let runBlock: u32 = 0;
-      let runFirst: u32 = 0;
+      let runAddress = area;
       let runLength: u32 = 0;
-      for (let i: u32 = 0; i <= count; i++) {
+      let across: u32 = 0;
+      for (let i: u32 = 0; i < count; i++) {
         let place = gatherPlace(request, i);
-        let mapped = i < count && load<u32>(place) == KIND_MAPPED;
-        if (mapped) {
-          store<u32>(place, area + (i << BLOCK_SHIFT), 16);
+        if (load<u32>(place) == KIND_MAPPED) {
           let volume = volumeById(load<u32>(place, 4));
           let block = load<u32>(place, 8);
-          if (runLength && runVolume == volume && block == runBlock + runLength && runFirst + runLength == i && block % load<u32>(volume, V_SEGMENT_BLOCKS) != 0) {
-            runLength++;
-            continue;
+          let gap = block - runBlock - runLength;
+          if (runVolume == volume && gap <= <u32>(gaps != 0) && block % load<u32>(volume, V_SEGMENT_BLOCKS) > gap) {
+            gaps -= gap;
+            across |= gap;
+            runLength += gap;
+          } else {
+            if (runVolume) planBlocks(ticket, READ, runVolume, runBlock, runAddress, runLength);
+            runAddress += runLength << BLOCK_SHIFT;
+            runVolume = volume;
+            runBlock = block;
+            runLength = 0;
           }
-          if (runLength) planBlocks(ticket, READ, runVolume, runBlock, area + (runFirst << BLOCK_SHIFT), runLength);
-          runVolume = volume;
-          runBlock = block;
-          runFirst = i;
-          runLength = 1;
-        } else if (runLength) {
-          planBlocks(ticket, READ, runVolume, runBlock, area + (runFirst << BLOCK_SHIFT), runLength);
-          runLength = 0;
+          store<u32>(place, runAddress + (runLength++ << BLOCK_SHIFT), 16);
         }
       }
+      planBlocks(ticket, READ, runVolume, runBlock, runAddress, runLength); // there is one, or there had been nothing to read
+      store<u32>(request, across, Q_SCANS);
       store<u32>(request, 3, Q_STATE);
       return PLAN;
     }
@@ -254,7 +263,6 @@ export function gatherRun(ticket: u32, request: u32): u32 {
         sumsInstall(segment, entries);
         free(entries);
       }
-      store<u32>(request, 0, Q_SCANS);
       if (failed) return failAtSlot(ERROR_IO, load<u32>(failed), load<u32>(failed, 4), 0);
       store<u32>(request, 1, Q_STATE);
       continue;
@@ -266,7 +274,8 @@ export function gatherRun(ticket: u32, request: u32): u32 {
       let volume = load<u32>(place, 4);
       let block = load<u32>(place, 8);
       let kind = tableResolve(load<u32>(request, Q_SPACE), load<u64>(request, Q_BLOCK) + <u64>bad, load<u32>(request, Q_EPOCH));
-      if ((sumsGone || kind != KIND_MAPPED || foundVolume != volume || foundBlock != block) && load<u32>(request, Q_RETRIES) < 8) {
+      let gapFailed = load<u32>(request, Q_SCANS) && load<u32>(ticket, T_RESULT); // it may be what nobody asked for that cannot be read
+      if ((gapFailed || sumsGone || kind != KIND_MAPPED || foundVolume != volume || foundBlock != block) && load<u32>(request, Q_RETRIES) < 8) {
         countPath(C_READ_RETRIED);
         bump(request, Q_RETRIES, 1);
         unpin(request);

@@ -202,6 +202,53 @@ describe('a virtual volume', () => {
     await reader.log.close();
   });
 
+  describe('a long read', () => {
+    const bytes = pattern(1024 * 1024, 9);
+    const SEGMENT = 512;
+    /** A MiB in the first record of a full segment and those after it; `fails` says which reads of it do, by slots of the segment. */
+    async function onDevice(
+      fails: (blocks: number, first: number) => boolean,
+    ): Promise<{ volume: VirtualVolume; log: Log; reads: number[] }> {
+      const { log, volume, volumes, devices } = await createLog({ size: '64MiB', segmentBlocks: SEGMENT });
+      await volume.write(0, bytes);
+      await volume.write(bytes.length, new Uint8Array(2 * bytes.length));
+      await log.close();
+      const reads: number[] = [];
+      const guarded = new FaultDevice(devices[0]!, ({ op, offset, length }) => {
+        const slot = ((offset - volumes[0]!.dataOffset) / BLOCK) % SEGMENT;
+        if (op !== 'read' || slot < 2 || slot > 260) return undefined; // of the header, or of the footer, for the checksums
+        reads.push(length / BLOCK);
+        return fails(length / BLOCK, slot) ? { kind: 'fail' } : undefined;
+      });
+      const again = await openLog([{ ...volumes[0]!, members: [guarded] }], { readOnly: true });
+      reads.length = 0;
+      return { ...again, reads };
+    }
+
+    it('goes across the headers of records in one call', async () => {
+      const { volume, log, reads } = await onDevice(() => false);
+      expect(await readBack(volume, 0, bytes.length)).toEqual(bytes);
+      expect(reads).toEqual([127 + 1 + 127 + 1 + 2]);
+      await log.close();
+    });
+
+    it('does without the headers when they cannot be read', async () => {
+      const header = 129; // of the second record with data; the first record of all made the source
+      const { volume, log, reads } = await onDevice((count, first) => first <= header && first + count > header);
+      expect(await readBack(volume, 0, bytes.length)).toEqual(bytes);
+      expect(reads).toEqual([258, 127, 127, 2]);
+      await log.close();
+    });
+
+    it('fails when a block that was asked for cannot be read, after one more try', async () => {
+      const { volume, log, reads } = await onDevice((count, first) => first <= 130 && first + count > 130);
+      await expect(volume.read(0, new Uint8Array(bytes.length))).rejects.toMatchObject({ code: 'VARVE_IO' });
+      expect(reads).toEqual([258, 127, 127, 2]);
+      expect(await readBack(volume, 0, 127 * BLOCK)).toEqual(bytes.subarray(0, 127 * BLOCK));
+      await log.close();
+    });
+  });
+
   it('holds several sources', async () => {
     const { log, volume, volumes } = await createLog();
     const other = await volume.addSource('other', '1MiB');
