@@ -1088,6 +1088,7 @@ class World {
     }
     if (present.length >= this.#setup.snapshotsMax || !model.room(100)) return;
     const single = (step.flag & 0xc) === 0;
+    if (!single && this.#sizesUnclear(volume)) return;
     const members = single ? [first] : this.#alive().filter((source) => source.volume === volume);
     if (
       members.some((member) =>
@@ -1123,7 +1124,7 @@ class World {
     if (snapshot.members.some((member) => model.sizeOf(member) === 0)) return; // its source was deleted
     if (model.snapshots.filter((other) => model.present(other)).length > this.#setup.snapshotsMax + 1) return;
     this.#settle();
-    if (!model.present(snapshot)) return;
+    if (!model.present(snapshot) || this.#sizesUnclear(snapshot.volume)) return; // the automatic one has all sources
     if (!this.#checkSnapshot(snapshot)) return; // what it holds is unknown: it is damaged
     this.#blurred = true; // what the new state hides of the old lives until the two are merged
     const record = this.#recordOf(snapshot) as SnapshotRecord;
@@ -1473,6 +1474,11 @@ class World {
 
   #alive(): ModelSource[] {
     return this.#model.sources.filter((source) => this.#model.sizeOf(source) > 0 && this.#model.live.single(source.sizeUnit));
+  }
+
+  /** Whether a resize, or a deletion, of one of the volume's sources failed so that it is seen only later what it is: who takes all sources would take it too. */
+  #sizesUnclear(volume: number): boolean {
+    return this.#model.sources.some((source) => source.volume === volume && !this.#model.live.single(source.sizeUnit));
   }
 
   #pickSource(a: number): ModelSource | undefined {
