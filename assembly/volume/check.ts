@@ -16,15 +16,15 @@ import { MEMBER_COUNT_MAX } from '../stripe/geometry';
 import { blockSeed, logIdentity, pageSeed } from '../format/key';
 import { SLOT_HEADER } from '../format/footer';
 import { N_BLOCK_A, N_BLOCK_B, N_CHECKSUM, N_KIND, N_VOLUME_A, N_VOLUME_B } from '../format/page';
-import { ENTRY_BYTES, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entrySum } from '../format/record';
+import { ENTRY_BYTES, RECORD_DATA_MAX, entryBirth, entryBlock, entryKind, entrySum, recordVerify } from '../format/record';
 import { O_FLAGS, O_STREAMS, ROOT_BAD, ROOT_VALID, STREAM_BYTES, S_OPEN_FILL, S_OPEN_VOLUME, rootVerify } from '../format/root';
 import { liveCount } from '../table/index';
 import {
-  SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_ROOTS,
+  META, SEALED, SEG_BUFFER, SEG_FILL, SEG_FLAGS, SEG_LAST, SEG_STATE, SEG_UNREAD, SEG_USED, V_DATA_SLOTS, V_FOOTER_BLOCKS, V_ID, V_ROOTS,
   V_SEGMENT_COUNT, readableOf, CHECK_PAGE, blockOf, offsetOf, planChecked, segmentOf, segmentPin, volumeAt, volumeById, volumeCount, planBlocks,
 } from '../log/volumes';
 import { VOLUME_NONE } from '../format/constants';
-import { sequence } from '../log/writer';
+import { B_DURABLE, B_ENTRIES, sequence } from '../log/writer';
 import { owner as mendOwner } from './mend';
 import { checkpointHold, checkpointOwner } from './checkpoint';
 import { generation, openedRoot, rootHold, rootHome, rootOwner, planRootReads, rootOffset } from './root';
@@ -161,6 +161,18 @@ export function checkStep(ticket: u32): u32 {
       if (lacks(scanRoom(volume))) return MEMORY;
       let index = load<u32>(ticket, T_B);
       let segment = segmentOf(volume, index);
+      if (RAID) {
+        held = heldSlots(segment);
+        if (held) {
+          let entries = allocate(held * ENTRY_BYTES);
+          memory.copy(entries, load<u32>(load<u32>(segment, SEG_BUFFER), B_ENTRIES), held * ENTRY_BYTES);
+          store<u32>(ticket, entries, T_E);
+          store<u32>(ticket, 0, T_C);
+          segmentPin(segment, 1);
+          store<u32>(ticket, 6, T_STATE);
+          continue;
+        }
+      }
       store<u8>(segment, load<u8>(segment, SEG_FLAGS) & ~(<u8>SEG_UNREAD), SEG_FLAGS); // the footer is what is checked
       store<u32>(ticket, scanPlan(ticket, volume, index), T_D);
       segmentPin(segment, 1);
@@ -184,7 +196,7 @@ export function checkStep(ticket: u32): u32 {
         let index = load<u32>(ticket, T_B);
         let segment = segmentOf(volume, index);
         segmentPin(segment, -1);
-        if (!ranges && sequence == checkedAt && liveFound != liveCount(id, index)) {
+        if (!ranges && !(RAID && held) && sequence == checkedAt && liveFound != liveCount(id, index)) {
           findingIn(ERROR_CORRUPT, KIND_UNBACKED, volume, blockOf(volume, index, 0), 0);
         }
         freeAt(ticket + <u32>T_E);
@@ -266,12 +278,20 @@ function segmentFind(ticket: u32): bool {
     }
     let segment = segmentOf(volume, index);
     let state = load<u8>(segment, SEG_STATE);
+    if (RAID && heldSlots(segment)) return true;
     if (state == <u8>SEALED && !load<u32>(segment, SEG_BUFFER) && load<u16>(segment, SEG_USED)) {
       if (liveCount(load<u32>(volume, V_ID), index) || load<u64>(segment, SEG_LAST) > replaySequence || wasOpen(load<u64>(segment, SEG_FILL))) return true;
     }
     store<u32>(ticket, index + 1, T_B);
   }
 }
+
+/** Slots that are durable of a segment that is being filled, or is not durable as a whole yet: what is in its buffer says what they hold. */
+function heldSlots(segment: u32): u32 {
+  let buffer = load<u32>(segment, SEG_BUFFER);
+  return buffer && load<u8>(segment, SEG_STATE) != <u8>META ? min(<u32>load<u16>(segment, SEG_USED), load<u32>(buffer, B_DURABLE)) : 0;
+}
+let held: u32 = 0; // of the segment at hand
 
 function wasOpen(fill: u64): bool {
   for (let stream: u32 = 0; stream < 2; stream++) {
@@ -319,15 +339,19 @@ let slotCount: u32 = 0;
 let liveFound: u32 = 0;
 let checkedAt: u64 = 0; // sequence when the segment at hand was begun
 
+function isHeader(ticket: u32, slot: u32): bool {
+  return entryKind(load<u32>(ticket, T_E) + slot * ENTRY_BYTES) == SLOT_HEADER;
+}
+
 /** Plans the reads of the next live slots; false when there are no more. */
 function slotsPlan(ticket: u32, ranges: bool): bool {
   let volume = volumeAt(load<u32>(ticket, T_A));
   let index = load<u32>(ticket, T_B);
-  let used = <u32>load<u16>(segmentOf(volume, index), SEG_USED);
+  let used = RAID && held ? held : <u32>load<u16>(segmentOf(volume, index), SEG_USED);
   let slot = load<u32>(ticket, T_C);
   slotCount = 0;
   while (slot < used && slotCount < RECORD_DATA_MAX) {
-    if (slotLive(volume, index, load<u32>(ticket, T_E), slot)) store<u16>(slotBatch + (slotCount++ << 1), <u16>slot);
+    if (slotLive(volume, index, load<u32>(ticket, T_E), slot) || (RAID && held && isHeader(ticket, slot))) store<u16>(slotBatch + (slotCount++ << 1), <u16>slot);
     slot++;
   }
   store<u32>(ticket, slot, T_C);
@@ -337,7 +361,7 @@ function slotsPlan(ticket: u32, ranges: bool): bool {
   if (!ranges) store<u32>(ticket, allocateBlocks(slotCount), T_D);
   for (let i: u32 = 0; i < slotCount; i++) {
     let block = blockOf(volume, index, load<u16>(slotBatch + (i << 1)));
-    if (ranges) findingIn(0, KIND_DATA, volume, block, 1);
+    if (ranges) findingIn(0, RAID && isHeader(ticket, load<u16>(slotBatch + (i << 1))) ? KIND_HEADER : KIND_DATA, volume, block, 1);
     else planBlocks(ticket, READ, volume, block, load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), 1);
   }
   return true;
@@ -350,10 +374,14 @@ function slotsTake(ticket: u32): void {
   for (let i: u32 = 0; i < slotCount; i++) {
     let slot = <u32>load<u16>(slotBatch + (i << 1));
     let entry = load<u32>(ticket, T_E) + slot * ENTRY_BYTES;
-    let seed = blockSeed(fill, slot, entryBlock(entry), entryBirth(entry));
-    if (!planResult(ticket, i) && xxh64(load<u32>(ticket, T_D) + (i << BLOCK_SHIFT), BLOCK_BYTES, seed) == entrySum(entry)) continue;
     let block = blockOf(volume, index, slot);
-    findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, KIND_DATA, volume, block, 1);
+    let content = load<u32>(ticket, T_D) + (i << BLOCK_SHIFT);
+    let header = RAID && isHeader(ticket, slot);
+    if (!planResult(ticket, i)) {
+      if (header && recordVerify(content, load<u32>(volume, V_ID), block, slot, held - slot, fill)) continue;
+      if (!header && xxh64(content, BLOCK_BYTES, blockSeed(fill, slot, entryBlock(entry), entryBirth(entry))) == entrySum(entry)) continue;
+    }
+    findingIn(planResult(ticket, i) ? ERROR_IO : ERROR_CORRUPT, header ? KIND_HEADER : KIND_DATA, volume, block, 1);
   }
   freeAt(ticket + <u32>T_D);
 }
