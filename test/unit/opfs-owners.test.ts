@@ -488,6 +488,22 @@ it('a large read asks for some parts at a time', async () => {
   await expect(volume.read(1, into, { signal: AbortSignal.abort() })).rejects.toThrow('abort');
 });
 
+const transfer = (bytes: Uint8Array): unknown => structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] });
+
+it('a buffer that is transferred while its write waits for an owner fails that write, and no call behind it', async () => {
+  const other = await join(await origin.newWorker());
+  const volume = await other.volume('v');
+  origin.openMilliseconds = 100;
+  await first.pool.close();
+  const bytes = block(1);
+  const written = volume.write(0, bytes);
+  const calls = Promise.all([volume.write(4096, block(2)), other.volumes()]);
+  transfer(bytes);
+  await expect(written).rejects.toThrow(/transferred while the call waited/);
+  await calls;
+  expect([await byte(volume, 0), await byte(volume, 4096)]).toEqual([0, 2]);
+});
+
 describe('a pool', () => {
   const dead = (name: string): void => void ((origin.files.get(name) as { open: boolean }).open = true);
   const members = (): string[] => [...origin.files.keys()].filter((name) => name.endsWith('.varve')).toSorted();
