@@ -328,12 +328,18 @@ calls fail until flush, snapshot or close has said so`;
   async write(offset: number, from: Uint8Array, options?: WriteOptions & CallOptions): Promise<void> {
     checkBytes('write', from);
     this.#check('write', offset, from.length);
+    const { length } = from;
     const fua = options?.fua === true;
     // The parts of a larger one may go to different owners: it is durable when all are.
-    const through = fua && from.length > 0 && from.length <= TRANSFER_BYTES_MAX;
-    for (let at = 0; at < from.length; at += TRANSFER_BYTES_MAX) {
+    const through = fua && length > 0 && length <= TRANSFER_BYTES_MAX;
+    for (let at = 0; at < length; at += TRANSFER_BYTES_MAX) {
       const bytes = from.subarray(at, at + TRANSFER_BYTES_MAX);
       await this.#change('volume.write', { offset: offset + at, bytes, fua: through }, options, !through);
+      // Transferred or resized: the parts to come would be none, or short.
+      if (from.length !== length)
+        throw new TypeError(
+          `write of '${this.name}': expected the buffer to stay as it is until the call ends, its length is ${from.length} now`,
+        );
     }
     if (fua && !through) await this.flush(options);
   }

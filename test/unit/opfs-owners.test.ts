@@ -504,6 +504,16 @@ it('a buffer that is transferred while its write waits for an owner fails that w
   expect([await byte(volume, 0), await byte(volume, 4096)]).toEqual([0, 2]);
 });
 
+it('a write of several parts whose buffer is transferred under way is not acknowledged', async () => {
+  const volume = await (await join()).volume('v');
+  const bytes = new Uint8Array(12 * MIB).fill(1);
+  const written = volume.write(0, bytes);
+  await sleep(0); // the first part is on its way
+  transfer(bytes);
+  await expect(written).rejects.toThrow(/'v': expected the buffer to stay as it is until the call ends, its length is 0 now/);
+  expect(await byte(volume, 11 * MIB)).toBe(0);
+});
+
 describe('a pool', () => {
   const dead = (name: string): void => void ((origin.files.get(name) as { open: boolean }).open = true);
   const members = (): string[] => [...origin.files.keys()].filter((name) => name.endsWith('.varve')).toSorted();
