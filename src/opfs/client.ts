@@ -545,15 +545,17 @@ export class SnapshotClient implements StorageDevice {
 
 /** Fills `into`, in parts that the owner takes, some of them at a time: each is in memory twice while it is under way. */
 async function readParts(ask: (offset: number, length: number) => Promise<Uint8Array>, offset: number, into: Uint8Array): Promise<void> {
+  const { length } = into;
   let next = 0;
   const fill = async (): Promise<void> => {
-    while (next < into.length) {
+    while (next < length) {
       const at = next;
       next += TRANSFER_BYTES_MAX;
       try {
-        into.set(await ask(offset + at, Math.min(TRANSFER_BYTES_MAX, into.length - at)), at);
+        const bytes = await ask(offset + at, Math.min(TRANSFER_BYTES_MAX, length - at));
+        if (next < Infinity) into.set(bytes, at);
       } catch (error) {
-        next = into.length; // nothing more is asked for
+        next = Infinity; // nothing more is asked for, and what comes late is not put where the caller may have something else by then
         throw error;
       }
     }

@@ -514,6 +514,26 @@ it('a write of several parts whose buffer is transferred under way is not acknow
   expect(await byte(volume, 11 * MIB)).toBe(0);
 });
 
+it('nothing is put into the buffer of a read that has failed', async () => {
+  const volume = await (await join()).volume('v');
+  await volume.write(0, new Uint8Array(12 * MIB).fill(1));
+  // The last part fails, the others are answered later.
+  const post = BroadcastChannel.prototype.postMessage;
+  const spy = vi.spyOn(BroadcastChannel.prototype, 'postMessage').mockImplementation(function (
+    this: BroadcastChannel,
+    message: { id?: number; ok?: unknown; error?: unknown },
+  ) {
+    if (!(message.ok instanceof Uint8Array)) post.call(this, message);
+    else if (message.ok.length < 4 * MIB) post.call(this, { id: message.id, error: { kind: 'other', message: 'no such part' } });
+    else setTimeout(() => post.call(this, message), 100);
+  } as never);
+  onTestFinished(() => spy.mockRestore());
+  const into = new Uint8Array(9 * MIB);
+  await expect(volume.read(0, into)).rejects.toThrow('no such part');
+  await sleep(300);
+  expect(into.indexOf(1)).toBe(-1);
+});
+
 describe('a pool', () => {
   const dead = (name: string): void => void ((origin.files.get(name) as { open: boolean }).open = true);
   const members = (): string[] => [...origin.files.keys()].filter((name) => name.endsWith('.varve')).toSorted();
