@@ -13,7 +13,15 @@ import type { SnapshotInfo, VolumeFigures } from '../volume/volume.ts';
 import { importPool as importPoolHere } from './archive.ts';
 import { normalPath } from './directory.ts';
 import { Link, type LossListener } from './link.ts';
-import { SUSPICION_MS, TRANSFER_BYTES_MAX, type ImportAnswer, type ImportRequest, type JoinRequest, type ReleaseRequest } from './owner.ts';
+import {
+  SUSPICION_MS,
+  TRANSFER_BYTES_MAX,
+  type ImportAnswer,
+  type ImportRequest,
+  type JoinRequest,
+  type ReleaseAnswer,
+  type ReleaseRequest,
+} from './owner.ts';
 import type { InitOpfsPoolOptions } from './pool.ts';
 import { servePulls } from './pulled.ts';
 import { decodeError } from './wire.ts';
@@ -51,7 +59,7 @@ export async function connect(path: string, options: ConnectOptions = {}): Promi
     await pool.ready();
     return pool;
   } catch (error) {
-    await pool.close();
+    await pool.close().catch(() => undefined); // the first error is the one to tell
     throw error;
   }
 }
@@ -236,28 +244,40 @@ export class PoolClient {
     return Promise.reject(new VarveError('VARVE_UNSUPPORTED', 'asking for persistent storage', { detail: 'only a page can ask' }));
   }
 
-  /** Lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent. */
+  /**
+   * Lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent.
+   * @throws VarveError when the pool of this tab could not be closed in order: what was not flushed, of any client, may be lost
+   */
   async close(): Promise<void> {
     if (this.#link.closed) return;
     this.#listeners.abort();
     this.#link.close();
     const worker = this.#worker;
     if (worker === undefined) return;
-    if (!this.#link.workerFails) {
-      const { port1, port2 } = new MessageChannel();
-      await new Promise<void>((resolve) => {
+    try {
+      if (!this.#link.workerFails) await this.#release(worker);
+    } finally {
+      worker.terminate();
+    }
+  }
+
+  async #release(worker: Worker): Promise<void> {
+    const { port1, port2 } = new MessageChannel();
+    try {
+      await new Promise<void>((resolve, reject) => {
         // One that does not answer holds nothing, or is ended as a crash would end it.
         const timer = setTimeout(resolve, this.#patienceMs);
-        port1.onmessage = ({ data }: MessageEvent<boolean>) => {
+        port1.onmessage = ({ data }: MessageEvent<ReleaseAnswer>) => {
           clearTimeout(timer);
-          if (data) resolve();
+          if (typeof data === 'object') reject(decodeError(data.error));
+          else if (data) resolve();
         };
         worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
         worker.addEventListener('error', () => this.#link.workerFails && resolve()); // it never comes to run
       });
+    } finally {
       port1.close();
     }
-    worker.terminate();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -280,6 +280,18 @@ it('an export for which the pool cannot be closed fails, and whoever has changes
   expect(first.pool.isOwner).toBe(true);
 });
 
+it('an owner that cannot close the pool says so to the page that closes it', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const volume = await first.pool.volume('v');
+  await volume.write(0, block(1));
+  origin.broken = true;
+  await expect(first.pool.close()).rejects.toThrow(code('VARVE_IO'));
+  origin.broken = false;
+  expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
+  for (const file of origin.files.values()) file.crash();
+  expect(await byte(await (await join(await origin.newWorker())).volume('v'), 0)).toBe(0);
+});
+
 describe('a handle', () => {
   it('of a deleted volume does not reach another one of its name', async () => {
     const other = await join();
