@@ -11,6 +11,11 @@
 // again for two seconds.
 //
 // A call costs 50 to 350 µs in Firefox whatever its size, so the plan loop's calls, which are whole records, are passed on as they are.
+//
+// What is done when a call returns is answered by a promise that is resolved already, and who awaits only such promises never leaves the microtasks: a check,
+// a compaction or a long read would be one task of seconds in which an owner (src/opfs/owner.ts) answers no ping and hears no `release`, so that its
+// clients take it for frozen and its own page ends it with what was not flushed. So once in `TASK_MS` the answer comes in a new task.
+import { nextTask } from '../volume/turn.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import { checkBytes, checkOpen, checkRange, type DeviceSupports, type SyncStorageDevice, type WriteOptions } from './device.ts';
@@ -42,6 +47,15 @@ export interface OpfsDeviceOptions {
 const PATIENCE_MS = 2000;
 const PAUSE_MS = 20;
 const RESOLVED = Promise.resolve();
+const TASK_MS = 30;
+/** The clock is looked at after so many bytes; a call counts as `CALL_BYTES` more, a flush as all of them. */
+const LOOK_BYTES = 1 << 18;
+const CALL_BYTES = 4096;
+
+/** Of this thread, so of all devices together. */
+let unseenBytes = 0;
+let taskAt = 0;
+let task: Promise<void> | undefined;
 
 export class OpfsDevice implements SyncStorageDevice {
   readonly name: string;
@@ -139,11 +153,11 @@ export class OpfsDevice implements SyncStorageDevice {
   }
 
   read(offset: number, into: Uint8Array): Promise<void> {
-    return settled(() => this.readSync(offset, into));
+    return settled(() => this.readSync(offset, into), into);
   }
 
   write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void> {
-    return settled(() => this.writeSync(offset, from, options));
+    return settled(() => this.writeSync(offset, from, options), from);
   }
 
   flush(): Promise<void> {
@@ -234,11 +248,19 @@ export function failed(doing: string, error: unknown): Error {
   return new VarveError(CODES[name] ?? 'VARVE_IO', doing, { detail: messageOf(error), cause: error });
 }
 
-function settled(call: () => void): Promise<void> {
+function settled(call: () => void, bytes?: Uint8Array): Promise<void> {
   try {
     call();
-    return RESOLVED;
   } catch (error) {
     return Promise.reject(error);
   }
+  if (task !== undefined) return task;
+  unseenBytes += CALL_BYTES + (bytes?.length ?? LOOK_BYTES);
+  if (unseenBytes < LOOK_BYTES) return RESOLVED;
+  unseenBytes = 0;
+  if (performance.now() - taskAt < TASK_MS) return RESOLVED;
+  return (task = nextTask().then(() => {
+    task = undefined;
+    taskAt = performance.now();
+  }));
 }

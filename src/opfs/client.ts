@@ -13,7 +13,15 @@ import type { SnapshotInfo, VolumeFigures } from '../volume/volume.ts';
 import { importPool as importPoolHere } from './archive.ts';
 import { normalPath } from './directory.ts';
 import { Link, type LossListener } from './link.ts';
-import { SUSPICION_MS, TRANSFER_BYTES_MAX, type ImportAnswer, type ImportRequest, type JoinRequest, type ReleaseRequest } from './owner.ts';
+import {
+  SUSPICION_MS,
+  TRANSFER_BYTES_MAX,
+  type ImportAnswer,
+  type ImportRequest,
+  type JoinRequest,
+  type ReleaseAnswer,
+  type ReleaseRequest,
+} from './owner.ts';
 import type { InitOpfsPoolOptions } from './pool.ts';
 import { servePulls } from './pulled.ts';
 import { decodeError } from './wire.ts';
@@ -51,7 +59,7 @@ export async function connect(path: string, options: ConnectOptions = {}): Promi
     await pool.ready();
     return pool;
   } catch (error) {
-    await pool.close();
+    await pool.close().catch(() => undefined); // the first error is the one to tell
     throw error;
   }
 }
@@ -236,28 +244,40 @@ export class PoolClient {
     return Promise.reject(new VarveError('VARVE_UNSUPPORTED', 'asking for persistent storage', { detail: 'only a page can ask' }));
   }
 
-  /** Lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent. */
+  /**
+   * Lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent.
+   * @throws VarveError when the pool of this tab could not be closed in order: what was not flushed, of any client, may be lost
+   */
   async close(): Promise<void> {
     if (this.#link.closed) return;
     this.#listeners.abort();
     this.#link.close();
     const worker = this.#worker;
     if (worker === undefined) return;
-    if (!this.#link.workerFails) {
-      const { port1, port2 } = new MessageChannel();
-      await new Promise<void>((resolve) => {
+    try {
+      if (!this.#link.workerFails) await this.#release(worker);
+    } finally {
+      worker.terminate();
+    }
+  }
+
+  async #release(worker: Worker): Promise<void> {
+    const { port1, port2 } = new MessageChannel();
+    try {
+      await new Promise<void>((resolve, reject) => {
         // One that does not answer holds nothing, or is ended as a crash would end it.
         const timer = setTimeout(resolve, this.#patienceMs);
-        port1.onmessage = ({ data }: MessageEvent<boolean>) => {
+        port1.onmessage = ({ data }: MessageEvent<ReleaseAnswer>) => {
           clearTimeout(timer);
-          if (data) resolve();
+          if (typeof data === 'object') reject(decodeError(data.error));
+          else if (data) resolve();
         };
         worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
         worker.addEventListener('error', () => this.#link.workerFails && resolve()); // it never comes to run
       });
+    } finally {
       port1.close();
     }
-    worker.terminate();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -328,12 +348,18 @@ calls fail until flush, snapshot or close has said so`;
   async write(offset: number, from: Uint8Array, options?: WriteOptions & CallOptions): Promise<void> {
     checkBytes('write', from);
     this.#check('write', offset, from.length);
+    const { length } = from;
     const fua = options?.fua === true;
     // The parts of a larger one may go to different owners: it is durable when all are.
-    const through = fua && from.length > 0 && from.length <= TRANSFER_BYTES_MAX;
-    for (let at = 0; at < from.length; at += TRANSFER_BYTES_MAX) {
+    const through = fua && length > 0 && length <= TRANSFER_BYTES_MAX;
+    for (let at = 0; at < length; at += TRANSFER_BYTES_MAX) {
       const bytes = from.subarray(at, at + TRANSFER_BYTES_MAX);
       await this.#change('volume.write', { offset: offset + at, bytes, fua: through }, options, !through);
+      // Transferred or resized: the parts to come would be none, or short.
+      if (from.length !== length)
+        throw new TypeError(
+          `write of '${this.name}': expected the buffer to stay as it is until the call ends, its length is ${from.length} now`,
+        );
     }
     if (fua && !through) await this.flush(options);
   }
@@ -539,15 +565,17 @@ export class SnapshotClient implements StorageDevice {
 
 /** Fills `into`, in parts that the owner takes, some of them at a time: each is in memory twice while it is under way. */
 async function readParts(ask: (offset: number, length: number) => Promise<Uint8Array>, offset: number, into: Uint8Array): Promise<void> {
+  const { length } = into;
   let next = 0;
   const fill = async (): Promise<void> => {
-    while (next < into.length) {
+    while (next < length) {
       const at = next;
       next += TRANSFER_BYTES_MAX;
       try {
-        into.set(await ask(offset + at, Math.min(TRANSFER_BYTES_MAX, into.length - at)), at);
+        const bytes = await ask(offset + at, Math.min(TRANSFER_BYTES_MAX, length - at));
+        if (next < Infinity) into.set(bytes, at);
       } catch (error) {
-        next = into.length; // nothing more is asked for
+        next = Infinity; // nothing more is asked for, and what comes late is not put where the caller may have something else by then
         throw error;
       }
     }

@@ -378,9 +378,9 @@ export class Link {
     const session = this.#session;
     if (session === undefined) return this.#enqueue(call);
     if (this.#sent.size === 0) this.#heardAt = performance.now(); // nothing was to be heard until now
-    const { args, transfer } = copied(call.args);
     this.#sent.set(call.id, call);
     try {
+      const { args, transfer } = copied(call);
       session.wire.post({ id: call.id, call: call.call, args }, transfer);
     } catch (error) {
       this.#sent.delete(call.id); // an argument that cannot be sent
@@ -459,9 +459,11 @@ export class Link {
 }
 
 /** Bytes as they are now, in a buffer of their own: a view would be sent with all of its buffer. */
-function copied(args: JsonRecord): { args: JsonRecord; transfer: Transferable[] } {
+function copied({ call, args }: Call): { args: JsonRecord; transfer: Transferable[] } {
   const bytes = args['bytes'];
   if (!(bytes instanceof Uint8Array)) return { args, transfer: [] };
+  // Nothing is ever sent for no bytes at all.
+  if (bytes.length === 0) throw new TypeError(`'${call}': the buffer was transferred while the call waited`);
   const copy = new Uint8Array(bytes);
   return { args: { ...args, bytes: copy }, transfer: [copy.buffer] };
 }

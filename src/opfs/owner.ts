@@ -51,9 +51,12 @@ export interface ReleaseRequest {
   readonly path: string;
   /** Set to 1 and notified when nothing is held any more. */
   readonly flag?: Int32Array<SharedArrayBuffer> | undefined;
-  /** Hears false at once, and true when the same is so. */
+  /** Hears `ReleaseAnswer`s. */
   readonly done?: MessagePort | undefined;
 }
+
+/** False at once; another when nothing is held any more: true, or why the pool could not be closed, so that what was not flushed may be lost. */
+export type ReleaseAnswer = boolean | { readonly error: WireError };
 
 /** Makes a pool out of an archive. */
 export interface ImportRequest {
@@ -102,11 +105,12 @@ export function serve(): void {
     } else if (data['varve'] === 'release' || data['varve'] === 'stand') {
       const request = data as unknown as ReleaseRequest;
       const owner = owners.get(request.path);
-      request.done?.postMessage(false);
+      const tell = (word: ReleaseAnswer): void => request.done?.postMessage(word);
+      tell(false);
       if (request.varve === 'stand') owner?.stand();
       else
-        void (owner?.retire() ?? Promise.resolve()).then(() => {
-          request.done?.postMessage(true);
+        void (owner?.retire() ?? Promise.resolve(undefined)).then((error) => {
+          tell(error === undefined ? true : { error: encodeError(error) });
           if (request.flag === undefined) return;
           Atomics.store(request.flag, 0, 1);
           Atomics.notify(request.flag, 0);
@@ -151,7 +155,7 @@ class Owner {
   /** Aborted when the owner gives up: what takes long ends. */
   #term = new AbortController();
   #running = new Set<Promise<void>>();
-  #retiring: Promise<void> | undefined;
+  #retiring: Promise<unknown> | undefined;
   /** The last word was to stand, not to retire. */
   #wanted = false;
   /** Until it has the pool, or has let go of what it had. */
@@ -259,8 +263,8 @@ class Owner {
     }
   }
 
-  /** Gives the pool up, or the wish for it. Resolves when nothing is held. */
-  async retire(): Promise<void> {
+  /** Gives the pool up, or the wish for it. Resolves when nothing is held. @returns why the pool could not be closed */
+  async retire(): Promise<unknown> {
     this.#wanted = false;
     if (this.#state === 'owner') {
       this.#state = 'retiring';
@@ -269,7 +273,8 @@ class Owner {
       this.#candidacy.abort(new VarveError('VARVE_CLOSED', `standing for pool '${this.#path}'`));
       this.#state = 'retired';
     }
-    await Promise.all([this.#retiring, this.#campaigning]);
+    const [error] = await Promise.all([this.#retiring, this.#campaigning]);
+    return error;
   }
 
   #standAgain(): void {
@@ -278,22 +283,22 @@ class Owner {
     this.stand(); // when it has given up
   }
 
-  async #giveUp(): Promise<void> {
+  async #giveUp(): Promise<unknown> {
     this.#term.abort(new VarveError('VARVE_FENCED', `a call to pool '${this.#path}'`, { detail: 'its owner is handing over' }));
     for (const session of this.#sessions.values()) cancelExports(session);
     await this.#exporting;
     await Promise.allSettled(this.#running);
-    let durable = true;
+    let failure: unknown;
     try {
       await this.#pool?.close();
     } catch (error) {
-      durable = false;
+      failure = error;
       console.error(`varve: closing pool '${this.#path}': ${messageOf(error)}`);
     }
     this.#pool = undefined;
     this.#volumes.clear();
     for (const session of Array.from(this.#sessions.values())) {
-      session.wire.post({ released: durable });
+      session.wire.post({ released: failure === undefined });
       this.#drop(session);
     }
     for (const lock of this.#locks.reverse()) await lock.release();
@@ -301,6 +306,7 @@ class Owner {
     this.#state = 'retired';
     this.#retiring = undefined;
     if (this.#wanted) this.stand();
+    return failure;
   }
 
   // ——— sessions ———

@@ -116,3 +116,63 @@ it('says that it needs a worker where there are no access handles', async () => 
     message: expect.stringContaining('dedicated worker'),
   });
 });
+
+describe('an OPFS device that is used all the time', () => {
+  /** Tasks that others had meanwhile. */
+  async function tasks(call: () => Promise<void>): Promise<number> {
+    let count = 0;
+    let ended = false;
+    const next = (): void => void (ended || (count++, setImmediate(next)));
+    setImmediate(next);
+    await call();
+    ended = true;
+    return count;
+  }
+
+  const verbs = (device: OpfsDevice): [string, () => Promise<void>][] => [
+    ['read', () => device.read(0, ones(4096))],
+    ['write', () => device.write(0, ones(65536))],
+    ['flush', () => device.flush()],
+  ];
+
+  it('lets others have the thread every now and then', async () => {
+    const { handle, device } = make();
+    const busy = (): void => {
+      for (const end = performance.now() + 1; performance.now() < end;);
+    };
+    for (const verb of ['read', 'write', 'flush'] as const) {
+      const perform = handle[verb].bind(handle) as (...args: unknown[]) => number;
+      Object.assign(handle, { [verb]: (...args: unknown[]) => (busy(), perform(...args)) });
+    }
+    for (const [verb, call] of verbs(device)) {
+      let ticks = 0;
+      const others = setInterval(() => ticks++, 1);
+      for (let left = 200; left > 0; left--) await call();
+      clearInterval(others);
+      expect([verb, ticks >= 3]).toEqual([verb, true]);
+    }
+  });
+
+  it('answers what is quick at once', async () => {
+    const { device } = make();
+    for (const [, call] of verbs(device)) {
+      const begun = performance.now();
+      const count = await tasks(async () => {
+        for (let left = 2000; left > 0; left--) await call();
+      });
+      expect(count).toBeLessThanOrEqual(2 * (1 + (performance.now() - begun) / 30));
+    }
+  });
+
+  it('has all who are answered later answered in the same task', async () => {
+    const { device } = make();
+    const promises = new Set(Array.from({ length: 100 }, () => device.read(0, ones(4096))));
+    await Promise.all(promises);
+    expect(promises.size).toBeLessThanOrEqual(2);
+  });
+
+  it('says of an argument that is none of bytes what it is', async () => {
+    const { device } = make();
+    await expect(device.read(0, null as never)).rejects.toThrow(TypeError);
+  });
+});

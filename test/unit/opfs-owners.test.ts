@@ -280,6 +280,18 @@ it('an export for which the pool cannot be closed fails, and whoever has changes
   expect(first.pool.isOwner).toBe(true);
 });
 
+it('an owner that cannot close the pool says so to the page that closes it', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const volume = await first.pool.volume('v');
+  await volume.write(0, block(1));
+  origin.broken = true;
+  await expect(first.pool.close()).rejects.toThrow(code('VARVE_IO'));
+  origin.broken = false;
+  expect([await origin.locks(), origin.openFiles]).toEqual([[], 0]);
+  for (const file of origin.files.values()) file.crash();
+  expect(await byte(await (await join(await origin.newWorker())).volume('v'), 0)).toBe(0);
+});
+
 describe('a handle', () => {
   it('of a deleted volume does not reach another one of its name', async () => {
     const other = await join();
@@ -486,6 +498,52 @@ it('a large read asks for some parts at a time', async () => {
   await volume.read(1, into);
   expect([most, into[100 * MIB - 1], into[100 * MIB - 2], into.indexOf(1)]).toEqual([8, 1, 0, 100 * MIB - 1]);
   await expect(volume.read(1, into, { signal: AbortSignal.abort() })).rejects.toThrow('abort');
+});
+
+const transfer = (bytes: Uint8Array): unknown => structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] });
+
+it('a buffer that is transferred while its write waits for an owner fails that write, and no call behind it', async () => {
+  const other = await join(await origin.newWorker());
+  const volume = await other.volume('v');
+  origin.openMilliseconds = 100;
+  await first.pool.close();
+  const bytes = block(1);
+  const written = volume.write(0, bytes);
+  const calls = Promise.all([volume.write(4096, block(2)), other.volumes()]);
+  transfer(bytes);
+  await expect(written).rejects.toThrow(/transferred while the call waited/);
+  await calls;
+  expect([await byte(volume, 0), await byte(volume, 4096)]).toEqual([0, 2]);
+});
+
+it('a write of several parts whose buffer is transferred under way is not acknowledged', async () => {
+  const volume = await (await join()).volume('v');
+  const bytes = new Uint8Array(12 * MIB).fill(1);
+  const written = volume.write(0, bytes);
+  await sleep(0); // the first part is on its way
+  transfer(bytes);
+  await expect(written).rejects.toThrow(/'v': expected the buffer to stay as it is until the call ends, its length is 0 now/);
+  expect(await byte(volume, 11 * MIB)).toBe(0);
+});
+
+it('nothing is put into the buffer of a read that has failed', async () => {
+  const volume = await (await join()).volume('v');
+  await volume.write(0, new Uint8Array(12 * MIB).fill(1));
+  // The last part fails, the others are answered later.
+  const post = BroadcastChannel.prototype.postMessage;
+  const spy = vi.spyOn(BroadcastChannel.prototype, 'postMessage').mockImplementation(function (
+    this: BroadcastChannel,
+    message: { id?: number; ok?: unknown; error?: unknown },
+  ) {
+    if (!(message.ok instanceof Uint8Array)) post.call(this, message);
+    else if (message.ok.length < 4 * MIB) post.call(this, { id: message.id, error: { kind: 'other', message: 'no such part' } });
+    else setTimeout(() => post.call(this, message), 100);
+  } as never);
+  onTestFinished(() => spy.mockRestore());
+  const into = new Uint8Array(9 * MIB);
+  await expect(volume.read(0, into)).rejects.toThrow('no such part');
+  await sleep(300);
+  expect(into.indexOf(1)).toBe(-1);
 });
 
 describe('a pool', () => {
