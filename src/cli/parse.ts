@@ -99,6 +99,8 @@ export function parseArguments(argv: readonly string[], specs: OptionSpecs, leas
     }
     values.set(name, [...(values.get(name) ?? []), value]);
   }
+  // An empty path would be the working directory.
+  if (positionals.includes('')) throw new UsageError('an argument is empty');
   if (positionals.length < least) throw new UsageError('an argument is missing');
   if (positionals.length > most) throw new UsageError(`too many arguments: ${positionals.slice(most).join(' ')}`);
   return new Arguments(positionals, values);

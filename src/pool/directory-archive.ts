@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path';
 import { FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import { archiveStream, readArchive } from './archive.ts';
-import { DirectoryPool, isPool } from './directory.ts';
+import { checkNoPool, DirectoryPool } from './directory.ts';
 import { MEMBER_FILE } from './member-file.ts';
 
 /** Zeros of this length are not written: the file stays sparse there. */
@@ -50,9 +50,11 @@ export async function exportPool(path: string): Promise<ReadableStream<Uint8Arra
 export async function importPool(path: string, stream: ReadableStream<Uint8Array>): Promise<void> {
   const doing = `importing a pool into '${path}'`;
   const directory = resolve(path);
-  if (isPool(directory)) {
+  try {
+    checkNoPool(directory, doing);
+  } catch (error) {
     await stream.cancel();
-    throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    throw error;
   }
   // Under another name until all of it is there and its checksums held.
   let making: string | undefined;

@@ -84,7 +84,7 @@ export class DirectoryPool extends StoragePool {
     } catch (cause) {
       throw failed(doing, cause);
     }
-    if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+    checkNoPool(directory, doing);
     let lock: PoolLock;
     try {
       lock = PoolLock.acquire(join(directory, LOCK_NAME), 'exclusive');
@@ -92,10 +92,12 @@ export class DirectoryPool extends StoragePool {
       if (madeFrom !== undefined && !isVarveError(error, 'VARVE_LOCKED')) removeDirectories(directory, madeFrom);
       throw error;
     }
-    if (isPool(directory)) {
-      // Somebody made it meanwhile: nothing in it is ours to take away.
+    try {
+      checkNoPool(directory, doing);
+    } catch (error) {
+      // Somebody made one meanwhile, or nobody knows: nothing in it is ours to take away.
       lock.release();
-      throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
+      throw error;
     }
     const opened: SyncStorageDevice[] = [];
     const made: Made[] = [];
@@ -520,14 +522,28 @@ function isAbsent(error: unknown): boolean {
   return errno === undefined ? isVarveError(error, 'VARVE_UNSUPPORTED') : ABSENCE.has(errno);
 }
 
-/** Does the directory hold a pool, as far as names can tell? */
+/** What says that there is no directory at a path. ENAMETOOLONG: none can be, as at POOL/VOLUME with a name that is no file's. */
+const NO_DIRECTORY: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ENAMETOOLONG']);
+
+/**
+ * Does the directory hold a pool, as far as names can tell?
+ *
+ * @throws VarveError `VARVE_IO` when it is there and cannot be read: that is not to be taken for none
+ */
 export function isPool(directory: string): boolean {
+  let names: string[];
   try {
-    const names = readdirSync(directory);
-    return names.includes(CACHE_NAME) || (!names.includes(MAKING_NAME) && names.some((name) => MEMBER_FILE.test(name)));
-  } catch {
-    return false;
+    names = readdirSync(directory);
+  } catch (cause) {
+    if (NO_DIRECTORY.has(errnoOf(cause))) return false;
+    throw new VarveError('VARVE_IO', `looking for a pool in '${directory}'`, { detail: messageOf(cause), cause });
   }
+  return names.includes(CACHE_NAME) || (!names.includes(MAKING_NAME) && names.some((name) => MEMBER_FILE.test(name)));
+}
+
+/** @throws VarveError `VARVE_EXISTS`; `VARVE_IO` when it cannot be told */
+export function checkNoPool(directory: string, doing: string): void {
+  if (isPool(directory)) throw new VarveError('VARVE_EXISTS', doing, { detail: 'there is a pool already' });
 }
 
 /** Is it one of the files that a pool's directory has beside storage volumes? */

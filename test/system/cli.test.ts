@@ -3,6 +3,7 @@ import { spawn, spawnSync, type ChildProcessByStdio, type SpawnSyncReturns } fro
 import {
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -311,6 +312,20 @@ describe('the command line', () => {
     ]) {
       fails(2, ...args);
     }
+    // An empty path is not the working directory, nor is an empty argument one that was left out.
+    const here = fresh();
+    mkdirSync(here);
+    for (const args of [
+      ['init', ''],
+      ['init', '--', ''],
+      ['status', ''],
+      ['replace', pool, '', '--volume', '0', '--device', 'x'],
+    ]) {
+      const child = spawnSync(process.execPath, [main, ...args], { cwd: here });
+      expect(child.status, args.join(' ')).toBe(2);
+      expect(child.stderr.toString()).toContain('an argument is empty');
+    }
+    expect(readdirSync(here)).toEqual([]);
     fails(1, 'status', pool);
     const raid = fresh();
     ok('init', raid, '--volume-size', '16MiB', '--raid', '1');

@@ -1,11 +1,11 @@
 // A pool directory when the system does something rare at the wrong moment. The tests put a function of node:fs, or a program on the PATH, in the place of the
 // real one; Deno lets neither be replaced, so these run under Node alone.
-import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { StoragePool } from '../../src/node.ts';
+import { exportPool, importPool, StoragePool } from '../../src/node.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'varve-pool-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -142,6 +142,44 @@ describe('a pool directory', () => {
       fs.openSync = openSync;
       syncBuiltinESMExports();
     }
+  });
+
+  it('that may not be read is not called none', async () => {
+    const path = fresh();
+    await made(path);
+    const archive = await exportPool(path);
+    const { readdirSync: read } = fs;
+    const other = fresh();
+    mkdirSync(other);
+    let [target, after, errno] = [path, 0, ''];
+    fs.readdirSync = ((where: string, ...how: []) => {
+      if (where === target && after-- <= 0) throw Object.assign(new Error(`${errno}: refused`), { code: errno });
+      return read(where, ...how);
+    }) as typeof read;
+    syncBuiltinESMExports();
+    const refused = expect.objectContaining({ code: 'VARVE_IO', message: expect.stringContaining('refused') as string });
+    try {
+      for (errno of ['EACCES', 'EPERM', 'EMFILE', 'EIO']) {
+        await expect(StoragePool.open(path, { readOnly: true }), errno).rejects.toThrow(refused);
+        await expect(StoragePool.init(path), errno).rejects.toThrow(refused);
+      }
+      await expect(importPool(path, archive)).rejects.toThrow(refused);
+      // Refused when it is looked at again, behind the lock: that is given back.
+      [target, after] = [other, 1];
+      await expect(StoragePool.init(other)).rejects.toThrow(refused);
+      target = '';
+      await made(other);
+    } finally {
+      fs.readdirSync = read;
+      syncBuiltinESMExports();
+    }
+    await (await StoragePool.open(path)).close();
+    // By the system itself: links that go in a circle. No directory: a file, and a name that none can have.
+    const loop = fresh();
+    symlinkSync(loop, loop);
+    await expect(StoragePool.open(loop)).rejects.toThrow(code('VARVE_IO'));
+    for (const none of [join(path, 'pool.json'), join(root, 'x'.repeat(300))])
+      await expect(StoragePool.open(none)).rejects.toThrow(code('VARVE_NOT_FOUND'));
   });
 
   it('that cannot be made leaves no lock and no open file, whatever fails in addition', async () => {
