@@ -3,7 +3,7 @@
 //   node scripts/tidy.ts
 //
 //   core   std ← abi, format, stripe ← log, table ← volume ← index ← raid     (assembly/testing/ stands beside index)
-//   host   errors, units, names, aligned ← device, core ← volume ← pool ← replication ← nbd, cli ← entries          (src/testing/ stands on devices)
+//   host   errors, units, names, aligned, turn ← device, core ← volume ← pool ← replication ← nbd, cli ← entries          (src/testing/ stands on devices)
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, posix } from 'node:path';
@@ -29,6 +29,7 @@ const HOST_RANKS: Readonly<Record<string, number>> = {
   units: 0,
   names: 0,
   aligned: 0,
+  turn: 0,
   device: 1,
   core: 1,
   volume: 2,

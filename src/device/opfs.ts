@@ -15,7 +15,7 @@
 // What is done when a call returns is answered by a promise that is resolved already, and who awaits only such promises never leaves the microtasks: a check,
 // a compaction or a long read would be one task of seconds in which an owner (src/opfs/owner.ts) answers no ping and hears no `release`, so that its
 // clients take it for frozen and its own page ends it with what was not flushed. So once in `TASK_MS` the answer comes in a new task.
-import { nextTask } from '../volume/turn.ts';
+import { nextTask } from '../turn.ts';
 import { messageOf, VarveError } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
 import { checkBytes, checkOpen, checkRange, type DeviceSupports, type SyncStorageDevice, type WriteOptions } from './device.ts';

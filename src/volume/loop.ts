@@ -22,7 +22,7 @@ import type { CoreMemory } from '../core/memory.ts';
 import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
 import { isCallbackDevice, isPromptDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
 import { CORE_BUSY, CORE_LIMIT, errorFromCore, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
-import { nextTask } from './turn.ts';
+import { nextTask } from '../turn.ts';
 
 /** What the owner of the log answers or is told. None may call back into the log in the same turn, but for `Log.addVolume` in the growth hooks. */
 export interface LoopHooks {

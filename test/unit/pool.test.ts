@@ -6,7 +6,7 @@ import { StoragePool } from '../../src/pool/pool.ts';
 import { replicate } from '../../src/replication/replicate.ts';
 import { restore } from '../../src/replication/restore.ts';
 import { Log } from '../../src/volume/log.ts';
-import { nextTask } from '../../src/volume/turn.ts';
+import { nextTask } from '../../src/turn.ts';
 
 const MIB = 1 << 20;
 const BLOCK = 4096;

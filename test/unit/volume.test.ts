@@ -5,7 +5,7 @@ import { FaultDevice } from '../../src/device/wrap/fault.ts';
 import { VarveError } from '../../src/errors.ts';
 import type { DiffRun } from '../../src/volume/diff.ts';
 import { Log } from '../../src/volume/log.ts';
-import { nextTask } from '../../src/volume/turn.ts';
+import { nextTask } from '../../src/turn.ts';
 import { VirtualVolume } from '../../src/volume/volume.ts';
 import { deviceConformance } from '../../src/testing/conformance.ts';
 import { createLog, KEY, openLog, pattern, POLICY, readBack, storageVolume, UUID } from './log-fixture.ts';
