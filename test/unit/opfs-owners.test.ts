@@ -127,11 +127,15 @@ describe('an owner that goes away with changes that it acknowledged', () => {
     // The hand-over begins when the first part is taken, before the second is sent.
     const post = BroadcastChannel.prototype.postMessage;
     let parts = 0;
-    vi.spyOn(BroadcastChannel.prototype, 'postMessage').mockImplementation(function (this: BroadcastChannel, message: { call?: string }) {
+    const spy = vi.spyOn(BroadcastChannel.prototype, 'postMessage').mockImplementation(function (
+      this: BroadcastChannel,
+      message: { call?: string },
+    ) {
       if (message.call !== 'volume.write' || ++parts !== 2) return post.call(this, message);
       first.worker.post({ varve: 'release', path });
       setTimeout(() => post.call(this, message), 5);
     } as never);
+    onTestFinished(() => spy.mockRestore());
     keepBusy(second);
     await sleep(50);
     const written = volume.write(0, new Uint8Array(8 * MIB).fill(1), { fua: true });
