@@ -31,7 +31,8 @@ export async function exportHeld(path: string, done: () => Promise<void>): Promi
   }
   const devices: OpfsDevice[] = [];
   const close = async (): Promise<void> => {
-    for (const device of devices) await device.close();
+    const ends = await Promise.allSettled(devices.map((device) => device.close()));
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
   };
   try {
     for (const name of await memberFiles(directory)) devices.push(await OpfsDevice.open(directory, name, { readOnly: true }));
@@ -40,8 +41,11 @@ export async function exportHeld(path: string, done: () => Promise<void>): Promi
     throw error;
   }
   return archiveStream('pool', {}, devices, async () => {
-    await close();
-    await done();
+    try {
+      await close();
+    } finally {
+      await done();
+    }
   });
 }
 

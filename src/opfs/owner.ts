@@ -154,7 +154,9 @@ class Owner {
   #locks: OriginLock[] = [];
   /** Aborted when the owner gives up: what takes long ends. */
   #term = new AbortController();
-  #running = new Set<Promise<void>>();
+  readonly #running = new Set<Promise<void>>();
+  /** Those of `export.`, which wait for the others. */
+  readonly #runningExports = new Set<Promise<void>>();
   #retiring: Promise<unknown> | undefined;
   /** The last word was to stand, not to retire. */
   #wanted = false;
@@ -287,7 +289,7 @@ class Owner {
     this.#term.abort(new VarveError('VARVE_FENCED', `a call to pool '${this.#path}'`, { detail: 'its owner is handing over' }));
     for (const session of this.#sessions.values()) cancelExports(session);
     await this.#exporting;
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled([...this.#running, ...this.#runningExports]);
     let failure: unknown;
     try {
       await this.#pool?.close();
@@ -376,15 +378,16 @@ class Owner {
     const { id, call, args } = message;
     if (typeof id !== 'number' || typeof call !== 'string') return;
     if (this.#state !== 'owner') return session.wire.post({ id, moved: true });
-    if (this.#exporting !== undefined && !call.startsWith('export.')) {
+    const running = call.startsWith('export.') ? this.#runningExports : this.#running;
+    if (this.#exporting !== undefined && running === this.#running) {
       void this.#exporting.then(() => this.#receive(session, message));
       return;
     }
     const done = this.#perform(session, call, isRecord(args) ? args : {})
       .then(({ value, transfer }) => this.#answer(session, { id, ok: value }, transfer))
       .catch((error: unknown) => this.#answer(session, { id, error: encodeError(error) }))
-      .finally(() => this.#running.delete(done));
-    this.#running.add(done);
+      .finally(() => running.delete(done));
+    running.add(done);
   }
 
   /** Who asked may be gone. */
@@ -395,12 +398,9 @@ class Owner {
   // ——— exports ———
 
   /** Who does not read on keeps everybody else waiting: for so long, and no longer. */
-  #limit(session: Session, id: number): void {
+  #limit(session: Session): void {
     clearTimeout(this.#exportTimer);
-    this.#exportTimer = setTimeout(() => {
-      void session.exports.get(id)?.cancel();
-      session.exports.delete(id);
-    }, EXPORT_IDLE_MS);
+    this.#exportTimer = setTimeout(() => cancelExports(session), EXPORT_IDLE_MS);
   }
 
   /** Closes the pool, so that its files are what a reader of them may rely on; it is opened again when the stream has ended or is given up. */
@@ -421,6 +421,7 @@ class Owner {
         ended();
       }
     };
+    await Promise.allSettled(this.#running);
     try {
       await this.#pool?.close();
     } catch (error) {
@@ -497,13 +498,13 @@ class Owner {
           return { value: undefined };
         }
         session.exports.set(args['export'] as number, reader);
-        this.#limit(session, args['export'] as number);
+        this.#limit(session);
         return { value: undefined };
       }
       case 'export.next': {
         const reader = session.exports.get(args['export'] as number);
         if (reader === undefined) throw new VarveError('VARVE_CLOSED', 'an export');
-        this.#limit(session, args['export'] as number);
+        this.#limit(session);
         const { value, done } = await reader.read();
         if (done) session.exports.delete(args['export'] as number);
         return done ? { value: null } : { value, transfer: [value.buffer] };
@@ -592,7 +593,7 @@ class Owner {
 }
 
 function cancelExports(session: Session): void {
-  for (const reader of session.exports.values()) void reader.cancel();
+  for (const reader of session.exports.values()) reader.cancel().catch(() => undefined); // it failed by itself, or there is nobody left to tell
   session.exports.clear();
 }
 

@@ -30,6 +30,10 @@ export class FakeOrigin {
   openMilliseconds = 0;
   /** Writes and flushes fail. */
   broken = false;
+  /** Closing a file closes it, and fails. */
+  closeFails = false;
+  /** How long a read keeps the thread. */
+  readMilliseconds = 0;
   /** No file can be made. */
   full = false;
 
@@ -93,6 +97,7 @@ export class FakeOrigin {
         file.open = true;
         return {
           read: (into: Uint8Array, { at }: { at: number }) => {
+            for (const end = performance.now() + this.readMilliseconds; performance.now() < end;);
             const bytes = file.now.subarray(at, at + into.length);
             into.set(bytes);
             return bytes.length;
@@ -112,7 +117,10 @@ export class FakeOrigin {
             file.now = bytes;
           },
           getSize: () => file.now.length,
-          close: () => void (file.open = false),
+          close: () => {
+            file.open = false;
+            if (this.closeFails) throw named('InvalidStateError');
+          },
         };
       },
     };

@@ -35,6 +35,8 @@ afterEach(async () => {
   origin.openMilliseconds = 0;
   origin.broken = false;
   origin.full = false;
+  origin.readMilliseconds = 0;
+  origin.closeFails = false;
   for (const client of clients) await client.close();
   vi.unstubAllGlobals();
 });
@@ -266,6 +268,42 @@ describe('an export', () => {
 it('an export that is cancelled before it has begun holds nobody up', async () => {
   await first.pool.export().cancel();
   expect(await Promise.race([first.pool.volumes(), sleep(2000)])).toEqual(['v']);
+  expect(first.pool.isOwner).toBe(true);
+});
+
+it.each(['check', 'compact'])('an export waits for a %s that is under way, and others wait for the export', async (what) => {
+  const volume = await first.pool.createVolume('w', { size: '32MiB' });
+  await volume.write(0, new Uint8Array(24 * MIB).fill(1));
+  for (let at = 0; at < 24 * MIB; at += 131072) await volume.discard(at, 65536);
+  await volume.flush();
+  const other = await join();
+  origin.readMilliseconds = 10;
+  let ended = false;
+  const called = (what === 'check' ? first.pool.check() : volume.compact()).finally(() => (ended = true));
+  await sleep(50);
+  expect(ended).toBe(false);
+  const streams = [first.pool.export(), other.export()];
+  const volumes = first.pool.volumes();
+  await sleep(200); // it has heard of them
+  expect(ended).toBe(false);
+  origin.readMilliseconds = 0;
+  await called;
+  for (const stream of streams) await stream.cancel();
+  expect(await volumes).toEqual(['v', 'w']);
+});
+
+it('an export at whose end a file cannot be closed in order fails, and leaves the pool to others', async () => {
+  await (await first.pool.createVolume('w', { size: '64MiB' })).write(0, new Uint8Array(36 * MIB).fill(1));
+  const reader = first.pool.export().getReader();
+  await reader.read();
+  expect(origin.openFiles).toBeGreaterThan(1);
+  origin.closeFails = true;
+  const all = async (): Promise<void> => {
+    while (!(await reader.read()).done);
+  };
+  await expect(all()).rejects.toThrow('InvalidStateError');
+  origin.closeFails = false;
+  expect(await Promise.race([first.pool.volumes(), sleep(2000)])).toEqual(['v', 'w']);
   expect(first.pool.isOwner).toBe(true);
 });
 
