@@ -50,7 +50,7 @@ const RESOLVED = Promise.resolve();
 const TASK_MS = 30;
 /** The clock is looked at after so many bytes; a call counts as `CALL_BYTES` more, a flush as all of them. */
 const LOOK_BYTES = 1 << 18;
-const CALL_BYTES = 4096;
+const CALL_BYTES = 1 << 15;
 
 /** Of this thread, so of all devices together. */
 let unseenBytes = 0;
