@@ -79,10 +79,11 @@ export async function importPool(
   const worker = options.worker();
   const pulls = new MessageChannel();
   const answers = new MessageChannel();
-  const stop = servePulls(pulls.port1, stream);
   const { patienceMs = PATIENCE_MS } = options;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let stop: (() => Promise<void>) | undefined;
   try {
+    stop = servePulls(pulls.port1, stream);
     await new Promise<void>((resolve, reject) => {
       const fail = (detail: string): void => reject(new VarveError('VARVE_UNSUPPORTED', `importing a pool into '${normal}'`, { detail }));
       timer = setTimeout(() => fail(`its worker did not answer within ${patienceMs} ms; expected a module that calls serve()`), patienceMs);
@@ -101,7 +102,7 @@ export async function importPool(
     answers.port1.close();
     pulls.port1.close();
     worker.terminate();
-    await stop();
+    await stop?.();
   }
 }
 

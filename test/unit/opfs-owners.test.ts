@@ -629,6 +629,14 @@ describe('a pool', () => {
   });
 });
 
+it('an import of a stream that somebody else reads is refused, and ends its worker', async () => {
+  const stream = new Blob(['no archive']).stream();
+  stream.getReader();
+  const terminate = vi.fn<() => void>();
+  await expect(importPool(path, stream, { worker: () => ({ terminate }) as unknown as Worker })).rejects.toThrow(TypeError);
+  expect(terminate).toHaveBeenCalledOnce();
+});
+
 it.each([
   ['an object', { not: 'bytes' }],
   ['a string', 'abc'],
