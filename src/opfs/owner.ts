@@ -350,12 +350,15 @@ class Owner {
   }
 
   async #verify(): Promise<void> {
-    let living = new Set<string | undefined>();
-    try {
-      const { held } = await globalThis.navigator.locks.query();
-      living = new Set(held?.map((lock) => lock.name));
-    } catch (error) {
-      console.error(`varve: asking for the locks of the origin: ${messageOf(error)}`); // nobody is known to live: their clients come again
+    let living: Set<string | undefined> | undefined;
+    while (living === undefined) {
+      try {
+        const { held } = await globalThis.navigator.locks.query();
+        living = new Set(held?.map((lock) => lock.name));
+      } catch {
+        // Asked again: to be sure, all sessions would have to end, and a living client does not hear of that.
+        await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+      }
     }
     for (const session of Array.from(this.#sessions.values())) {
       if (!living.has(sessionLockName(this.#path, session.name))) this.#drop(session);

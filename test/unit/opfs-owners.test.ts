@@ -431,6 +431,19 @@ describe('a browser that', () => {
     expect(await sessions()).toBe(before);
   }, 30_000);
 
+  it('does not tell an owner that was frozen of the locks at first leaves its sessions as they are', async () => {
+    const other = await join();
+    const volume = await other.volume('v');
+    await volume.write(0, block(1));
+    const spy = vi.spyOn(navigator.locks, 'query');
+    onTestFinished(() => spy.mockRestore());
+    spy.mockRejectedValueOnce(new Error('InvalidStateError')).mockRejectedValueOnce(new Error('InvalidStateError'));
+    for (const end = performance.now() + 1300; performance.now() < end;);
+    await vi.waitFor(() => expect(spy.mock.calls.length).toBeGreaterThan(2), { timeout: 2000 });
+    expect(await Promise.race([byte(volume, 0), sleep(2000)])).toBe(1);
+    await volume.flush();
+  });
+
   it('grants a lock after its time, or does not hear that it is over, has the lock back', async () => {
     const held = await OriginLock.acquire('late');
     meddle((ask, name, { mode = 'exclusive' }, granted) => ask(name, { mode }, granted));
