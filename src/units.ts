@@ -31,6 +31,20 @@ export function parseSize(size: number | string, what = 'size'): number {
   return bytes;
 }
 
+/** The largest virtual size of a volume or source, in bytes: 2^40 blocks. */
+const VIRTUAL_BYTES_MAX = 2 ** 52;
+
+/**
+ * A virtual size in bytes, written as for `parseSize`.
+ * @throws TypeError as `parseSize`
+ * @throws RangeError when it is not a whole number of bytes from 0 to 2^52 (4096 TiB)
+ */
+export function parseVirtualSize(size: number | string, what = 'size'): number {
+  const bytes = parseSize(size, what);
+  if (bytes > VIRTUAL_BYTES_MAX) throw new RangeError(`${what}: expected at most 2^52 bytes (4096 TiB), got ${size}`);
+  return bytes;
+}
+
 /** Bytes for people: the largest unit in which it is at least 1, with up to `digits` decimals (`'1.5 GiB'`, `'512 B'`). */
 export function formatSize(bytes: number, digits = 1): string {
   for (const [name, unit] of UNITS) {

@@ -1,4 +1,5 @@
 import { checkPolicy } from '../pool/policy.ts';
+import { parseVirtualSize } from '../units.ts';
 import { formatSize } from './output.ts';
 import { parseReference, usage, UsageError, type Arguments, type OptionSpecs } from './parse.ts';
 import { POOL_OPTIONS, withPool, type Verb } from './verb.ts';
@@ -25,16 +26,21 @@ export function policyOf(args: Arguments): ReturnType<typeof checkPolicy> {
   );
 }
 
+export function virtualSizeOf(args: Arguments): number {
+  const size = args.number('size');
+  if (size === undefined) throw new UsageError('--size is missing');
+  return usage(() => parseVirtualSize(size, '--size'));
+}
+
 export const create: Verb = {
   name: 'create',
   usage: 'create POOL/VOLUME --size S [policy options]',
   summary: 'makes an empty virtual volume of this virtual size (thin)',
-  options: { size: { kind: 'size', value: 'S', help: 'virtual size' }, ...POLICY_OPTIONS, ...POOL_OPTIONS },
+  options: { size: { kind: 'size', value: 'S', help: 'virtual size, at most 4096TiB' }, ...POLICY_OPTIONS, ...POOL_OPTIONS },
   positionals: [1, 1],
   async run(args, { output }) {
     const reference = parseReference(args.at(0), 'none');
-    const size = args.number('size');
-    if (size === undefined) throw new UsageError('--size is missing');
+    const size = virtualSizeOf(args);
     const policy = policyOf(args);
     const made = await withPool(reference.pool, args, 'write', async (pool) => {
       const volume = await pool.createVolume(reference.volume, { size, policy });

@@ -19,7 +19,7 @@
 import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import { checkName } from '../names.ts';
-import { parseSize } from '../units.ts';
+import { parseVirtualSize } from '../units.ts';
 import { Log, type LogPolicy, type LogVolume } from '../volume/log.ts';
 import { DEFAULT_SOURCE } from '../volume/source.ts';
 import { VirtualVolume } from '../volume/volume.ts';
@@ -48,7 +48,7 @@ import {
 } from './report.ts';
 
 export interface CreateVolumeOptions {
-  /** Virtual size; 0 or left out: adopted from what is replicated into it. */
+  /** Virtual size, at most 2^52 bytes (4096 TiB); 0 or left out: adopted from what is replicated into it. */
   readonly size?: number | string | undefined;
   readonly policy?: Partial<VolumePolicy> | undefined;
   /** Name of its one source. A volume whose source is not `default` is used through `volume.source(name)`. */
@@ -171,11 +171,12 @@ export class StoragePool extends EventTarget {
    * A new virtual volume, thin: it takes one storage volume now and more when it needs them.
    *
    * @throws VarveError `VARVE_EXISTS`, `VARVE_NO_SPACE` when the pool has no storage volume to give
+   * @throws RangeError when the size is above 2^52 bytes
    */
   async createVolume(name: string, options: CreateVolumeOptions = {}): Promise<VirtualVolume> {
     const normal = checkName(name, 'volume');
     const policy = checkPolicy(options.policy);
-    const sizeBytes = parseSize(options.size ?? 0, 'virtual size');
+    const sizeBytes = parseVirtualSize(options.size ?? 0, 'virtual size');
     const source = checkName(options.source ?? DEFAULT_SOURCE, 'source');
     const doing = `creating volume '${normal}'`;
     this.#checkWritable(doing);

@@ -4,7 +4,7 @@
 import { EPOCH_NOW } from '../core/exports.ts';
 import { checkBytes, checkOpen, checkRange, type DeviceSupports, type SyncStorageDevice } from '../device/device.ts';
 import { VarveError } from '../errors.ts';
-import { parseSize } from '../units.ts';
+import { parseVirtualSize } from '../units.ts';
 import type { DiffRun, DiffState } from './diff.ts';
 import type { Log } from './log.ts';
 import { SnapshotView } from './snapshot.ts';
@@ -175,10 +175,10 @@ export class VolumeSource implements SyncStorageDevice {
 
   /**
    * A new virtual size: plain bytes or `'10GiB'`. What is cut off is gone; what is added reads zero.
-   * @throws RangeError when it is 0 or not in the format's limits
+   * @throws RangeError when it is above 2^52 bytes (4096 TiB), or what the volume's leaves can map
    */
   async resize(size: number | string, options?: CallOptions): Promise<void> {
-    const sizeBytes = parseSize(size);
+    const sizeBytes = parseVirtualSize(size);
     this.#checkWritable('resize');
     this.#refresh();
     await this.log.resize(this.#space, sizeBytes, options?.signal);

@@ -1,7 +1,7 @@
 // A virtual volume: the name under which users see spaces of a log. As a device it is its default source; what concerns all its sources is here.
 import { VarveError } from '../errors.ts';
 import { checkName } from '../names.ts';
-import { parseSize } from '../units.ts';
+import { parseVirtualSize } from '../units.ts';
 import type { LogFigures, Log } from './log.ts';
 import { DEFAULT_SOURCE, VolumeSource, type CallOptions } from './source.ts';
 import type { SnapshotMember, SnapshotState } from './state.ts';
@@ -61,10 +61,10 @@ export class VirtualVolume extends VolumeSource {
     return new VolumeSource(this.log, this.number, this.name, normal);
   }
 
-  /** One more source, empty. @throws VarveError VARVE_EXISTS, VARVE_LIMIT */
+  /** One more source, empty. @throws VarveError VARVE_EXISTS, VARVE_LIMIT; RangeError when the size is above 2^52 bytes (4096 TiB) */
   async addSource(name: string, size: number | string, options?: CallOptions): Promise<VolumeSource> {
     const normal = checkName(name, 'source');
-    await this.log.createSource(this.number, normal, parseSize(size), options?.signal);
+    await this.log.createSource(this.number, normal, parseVirtualSize(size), options?.signal);
     return this.source(normal);
   }
 

@@ -326,6 +326,12 @@ describe('the command line', () => {
       expect(child.stderr.toString()).toContain('an argument is empty');
     }
     expect(readdirSync(here)).toEqual([]);
+    // Larger than a volume can be; nothing is opened for that.
+    for (const [verb, size] of [
+      ['create', '9007199254740991'],
+      ['resize', '8191TiB'],
+    ] as const)
+      expect(fails(2, verb, `${pool}/v`, '--size', size)).toContain('--size: expected at most 2^52 bytes (4096 TiB), got ');
     fails(1, 'status', pool);
     const raid = fresh();
     ok('init', raid, '--volume-size', '16MiB', '--raid', '1');

@@ -47,6 +47,31 @@ class SlowDevice extends MemoryDevice {
 const lend = (device: SyncStorageDevice): StorageDevice => new SliceDevice(device, 0, device.sizeBytes);
 
 describe('a pool', () => {
+  it('has volumes of at most 2^52 bytes, and says so to larger ones', async () => {
+    const pool = await StoragePool.create([new MemoryDevice('64MiB')]);
+    const told = /expected at most 2\^52 bytes \(4096 TiB\), got /;
+    for (const size of [2 ** 52 + 1, Number.MAX_SAFE_INTEGER, '8191TiB']) {
+      const refused = async (call: Promise<unknown>): Promise<void> => {
+        const error = await call.catch((cause: unknown) => cause);
+        expect(error).toBeInstanceOf(RangeError);
+        expect((error as Error).message).toMatch(told);
+        expect((error as Error).message).toContain(`got ${size}`);
+      };
+      await refused(pool.createVolume('a', { size }));
+      expect(pool.volumes).toEqual([]);
+      const volume = await pool.createVolume('a', { size: MIB });
+      await refused(volume.resize(size));
+      await refused(volume.addSource('more', size));
+      expect(volume.sources().map(({ sizeBytes }) => sizeBytes)).toEqual([MIB]);
+      await pool.deleteVolume('a');
+    }
+    const volume = await pool.createVolume('largest', { size: '4096TiB' });
+    await volume.write(2 ** 52 - 4096, noise(4096, 1));
+    await volume.resize(2 ** 52 - 1);
+    await volume.resize(2 ** 52);
+    await pool.close();
+  });
+
   it('keeps volumes and their bytes over closing and opening', async () => {
     const device = new MemoryDevice('64MiB');
     const data = noise(MIB, 1);

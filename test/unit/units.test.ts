@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { checkName } from '../../src/names.ts';
-import { formatSize, formatSizeExactly, parseSize } from '../../src/units.ts';
+import { formatSize, formatSizeExactly, parseSize, parseVirtualSize } from '../../src/units.ts';
 
 describe('parseSize', () => {
   it.each([
@@ -33,6 +33,17 @@ describe('parseSize', () => {
   it('refuses numbers that are no sizes', () => {
     for (const size of [-1, 0.5, Number.NaN, Infinity, 2 ** 53]) expect(() => parseSize(size, '--size')).toThrow(/--size: expected/);
     expect(() => parseSize(undefined as unknown as string)).toThrow(TypeError);
+  });
+});
+
+describe('parseVirtualSize', () => {
+  it('reads sizes up to 2^52 bytes, and says of larger ones what was expected', () => {
+    expect(parseVirtualSize('4096TiB')).toBe(2 ** 52);
+    expect(parseVirtualSize(0)).toBe(0);
+    expect(() => parseVirtualSize(2 ** 52 + 1, '--size')).toThrow(
+      new RangeError('--size: expected at most 2^52 bytes (4096 TiB), got 4503599627370497'),
+    );
+    expect(() => parseVirtualSize('big')).toThrow(TypeError);
   });
 });
 
