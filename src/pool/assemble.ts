@@ -52,7 +52,7 @@ export interface CreatePoolOptions extends PoolOptions {
   readonly raid?: RaidLevel | undefined;
   /** Members of storage volumes made on demand. */
   readonly members?: number | undefined;
-  /** Bytes of a strip: a power of two from 4 KiB to 1 MiB. */
+  /** Bytes of a strip: a power of two from 4 KiB to 1 MiB. Means nothing on `single`. */
   readonly stripSize?: number | string | undefined;
   /** For tests: blocks of a segment, 8 … 1024. */
   readonly segmentBlocks?: number | undefined;

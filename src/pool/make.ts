@@ -32,13 +32,13 @@ export async function labelGroup(
   return { id: shape.volume, state: 'unassigned', level, sizeBytes: size, devices: records };
 }
 
-/** Blocks of a strip as asked for, or as the level has them by default. */
+/** Blocks of a strip as asked for, or as the level has them by default; none on `single`, where what is asked for has to be a strip's size all the same. */
 export function stripBlocksOf(level: RaidLevel, stripSize: number | string | undefined): number {
-  if (level === 'single') return 0;
-  const bytes = stripSize === undefined ? defaultStripBlocks(level) * 4096 : parseSize(stripSize, 'stripSize');
+  if (stripSize === undefined) return defaultStripBlocks(level);
+  const bytes = parseSize(stripSize, 'stripSize');
   if (bytes < 4096 || bytes > STRIP_BYTES_MAX || (bytes & (bytes - 1)) !== 0)
     throw new RangeError(`stripSize: expected a power of two from 4 KiB to 1 MiB, got ${bytes} bytes`);
-  return bytes / 4096;
+  return level === 'single' ? 0 : bytes / 4096;
 }
 
 /** Makes the devices of a new storage volume, labelled; they are in `made`, and in no catalogue yet. */

@@ -297,6 +297,7 @@ describe('the command line', () => {
       ['init', pool, '--volume-size', 'big'],
       ['init', pool, '--volume-size', '1KiB'],
       ['init', pool, '--raid', '5', '--strip-size', 'big'],
+      ['init', pool, '--strip-size', '3KiB'],
       ['init', pool, '--raid', '7'],
       ['create', pool],
       ['create', `${pool}/v`],
