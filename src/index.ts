@@ -2,7 +2,7 @@
 export { isVarveError, VarveError, type VarveErrorCode, type VarveErrorOptions } from './errors.ts';
 export { formatSize, formatSizeExactly, parseSize } from './units.ts';
 export { checkName } from './names.ts';
-export { compileCore, useCore, type CoreSource } from './core/instantiate.ts';
+export { compileCore, useCore, type CoreModule, type CoreSource } from './core/instantiate.ts';
 export {
   isSyncDevice,
   syncDevice,

@@ -44,9 +44,15 @@ export const EPOCH_NOW = 0xffffffff;
 /** The space that means "none". */
 export const SPACE_NONE = 0xffff;
 
+/** A `WebAssembly.Memory`, as far as it is used. Only the DOM library of TypeScript declares that namespace, and the declarations have to hold without it. */
+export interface CoreMemoryObject {
+  readonly buffer: ArrayBuffer;
+  grow(pages: number): number;
+}
+
 /** Tickets: all that the plan loop needs. */
 export interface TicketExports {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: CoreMemoryObject;
   /** Pointer to a buffer of 64 KiB for names, keys and batches. */
   exchange(): number;
   /** A ticket ≥ 0, or −(failure code); LIMIT and BUSY: no room for one more ticket now. Reads the exchange buffer when the kind has a payload. */

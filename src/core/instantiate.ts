@@ -6,8 +6,13 @@
 import { inlineCore } from './inline.ts';
 import type { CoreExports } from './exports.ts';
 
+/** A `WebAssembly.Module`, which has nothing that TypeScript knows of. Its name is in the DOM library only, and the declarations have to hold without that. */
+export type CoreModule = object;
+
+type CoreBytes = Uint8Array<ArrayBuffer> | ArrayBuffer;
+
 /** The core as bytes or compiled. */
-export type CoreSource = Uint8Array<ArrayBuffer> | ArrayBuffer | WebAssembly.Module;
+export type CoreSource = Uint8Array<ArrayBuffer> | ArrayBuffer | CoreModule;
 
 /** An assertion of the core failed: a bug of ours. Says where, which the published core does not. */
 export class CoreAbort extends Error {
@@ -24,25 +29,28 @@ export function useCore(core: CoreSource): void {
 }
 
 /** The compiled core: the given one, or else the one of `useCore`, or else the one that the bundle carries. Compiled once. */
-export async function compileCore(core?: CoreSource): Promise<WebAssembly.Module> {
-  if (core instanceof WebAssembly.Module) return core;
-  if (core) return WebAssembly.compile(core);
+export async function compileCore(core?: CoreSource): Promise<CoreModule> {
+  if (core) return compile(core);
   if (compiled !== undefined) return compiled;
   const asked = chosen;
-  const source = asked ?? inlineCore();
-  const module = source instanceof WebAssembly.Module ? source : await WebAssembly.compile(source);
+  const module = await compile(asked ?? inlineCore());
   if (asked === chosen) compiled = module; // nobody has chosen another meanwhile
   return module;
 }
 
 /** As `compileCore`, in the same turn. Browsers refuse that outside of workers when a module is large. */
-export function compileCoreSync(core?: CoreSource): WebAssembly.Module {
-  if (core instanceof WebAssembly.Module) return core;
-  if (core) return new WebAssembly.Module(core);
-  if (compiled !== undefined) return compiled;
-  const source = chosen ?? inlineCore();
-  compiled = source instanceof WebAssembly.Module ? source : new WebAssembly.Module(source);
+export function compileCoreSync(core?: CoreSource): CoreModule {
+  if (core) return compileSync(core);
+  compiled ??= compileSync(chosen ?? inlineCore());
   return compiled;
+}
+
+async function compile(core: CoreSource): Promise<WebAssembly.Module> {
+  return core instanceof WebAssembly.Module ? core : WebAssembly.compile(core as CoreBytes);
+}
+
+function compileSync(core: CoreSource): WebAssembly.Module {
+  return core instanceof WebAssembly.Module ? core : new WebAssembly.Module(core as CoreBytes);
 }
 
 /** A fresh instance. `Exports` is for those who add exports of their own to `CoreExports` (label and catalogue codecs). */

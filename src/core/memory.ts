@@ -2,6 +2,7 @@
 // DataView and not Uint32Array for numbers: the memory is little-endian whatever the machine is, and V8 compiles both to one load (2026-11).
 
 import { markAligned } from '../aligned.ts';
+import type { CoreMemoryObject } from './exports.ts';
 
 export const PAGE_BYTES = 65536;
 /** wasm32: 65536 pages = 4 GiB. */
@@ -11,13 +12,13 @@ const SLICES = 128;
 const SLICE_STEP = 4096;
 
 export class CoreMemory {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: CoreMemoryObject;
   #bytes!: Uint8Array<ArrayBuffer>;
   #view!: DataView<ArrayBuffer>;
   /** Some that were made, by address: the same places are read to again and again. Making one takes 0.1 µs, and the collector later as much. */
   #slices: (Uint8Array<ArrayBuffer> | undefined)[] = [];
 
-  constructor(memory: WebAssembly.Memory) {
+  constructor(memory: CoreMemoryObject) {
     this.memory = memory;
     this.#remake();
   }

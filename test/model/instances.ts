@@ -85,7 +85,7 @@ export class Instances {
       } else this.#memory = new WebAssembly.Memory({ initial: PAGES, maximum: 65536 });
       this.#dirty = 0;
     }
-    let exported: WebAssembly.Memory | undefined = this.#memory;
+    let exported: CoreExports['memory'] | undefined = this.#memory;
     const abort = (message: number, file: number, line: number, column: number): void => {
       const text = (pointer: number): string => {
         if (!exported || pointer < 4) return '';

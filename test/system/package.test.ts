@@ -167,12 +167,15 @@ describe('the tarball', () => {
     mkdirSync(directory, { recursive: true });
     writeFileSync(
       join(directory, 'consumer.ts'),
-      `import { MemoryDevice, StoragePool, VarveError, type StorageDevice, type VirtualVolume } from 'varve';
+      `import { compileCore, MemoryDevice, StoragePool, VarveError, type StorageDevice, type VirtualVolume } from 'varve';
        import { StoragePool as DirectoryPool, FileDevice, RawDevice, replicate, restore } from 'varve/node';
        import { useCore } from 'varve/slim';
        import { deviceConformance } from 'varve/testing';
        export async function use(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
          useCore(bytes);
+         useCore(await WebAssembly.compile(bytes));
+         const core: WebAssembly.Module = await compileCore();
+         await WebAssembly.instantiate(core);
          await using pool = await StoragePool.create([new MemoryDevice('64MiB')]);
          const volume: VirtualVolume = await pool.createVolume('a', { size: '1GiB', policy: { growAt: 0.9, mode: 'auto' } });
          const view: StorageDevice = volume.at('monday');
@@ -199,6 +202,44 @@ describe('the tarball', () => {
           strict: true,
           skipLibCheck: false,
           exactOptionalPropertyTypes: true,
+          noEmit: true,
+        },
+      }),
+    );
+    const child = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', directory], { encoding: 'utf8' });
+    expect(child.stdout).toBe('');
+    expect(child.status).toBe(0);
+  });
+
+  it('its declarations hold where Node is all there is, without the DOM', () => {
+    const directory = join(project, 'types-node');
+    mkdirSync(directory, { recursive: true });
+    writeFileSync(
+      join(directory, 'consumer.ts'),
+      `import { compileCore, MemoryDevice, StoragePool, type CoreModule } from 'varve';
+       import { FileDevice, StoragePool as DirectoryPool } from 'varve/node';
+       import { useCore } from 'varve/slim';
+       import { deviceConformance } from 'varve/testing';
+       export async function use(bytes: Uint8Array<ArrayBuffer>): Promise<unknown> {
+         useCore(bytes);
+         const core: CoreModule = await compileCore(bytes);
+         const pool = await StoragePool.create([new MemoryDevice('64MiB')], { core });
+         await DirectoryPool.open('backups');
+         deviceConformance('file', async () => ({ device: await FileDevice.open('x') }), { describe: (_, body) => body(), it: () => undefined });
+         return pool;
+       }`,
+    );
+    writeFileSync(
+      join(directory, 'tsconfig.json'),
+      JSON.stringify({
+        compilerOptions: {
+          target: 'es2022',
+          module: 'nodenext',
+          lib: ['es2022'],
+          types: ['node'],
+          typeRoots: [join(ROOT, 'node_modules/@types')],
+          strict: true,
+          skipLibCheck: false,
           noEmit: true,
         },
       }),
