@@ -15,7 +15,11 @@ export const init: Verb = {
   ],
   options: {
     'volume-size': { kind: 'size', value: 'S', help: 'size of a storage volume that is made on demand (1GiB)' },
-    'max-volumes': { kind: 'count', value: 'N', help: 'most storage volumes that the pool may have' },
+    'max-volumes': {
+      kind: 'count',
+      value: 'N',
+      help: 'with so many in the pool none is made on demand; `add` may go beyond, and raises it then',
+    },
     raid: { kind: 'text', value: 'LEVEL', choices: RAID_LEVELS, help: `${RAID_LEVELS.join(' ')} (single)` },
     'strip-size': { kind: 'size', value: 'S', help: 'bytes of a strip, 4KiB to 1MiB (4KiB where there is parity, else 64KiB)' },
     device: { kind: 'text', value: 'PATH', many: true, help: 'a file or block device as storage volume; may be repeated' },

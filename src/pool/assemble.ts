@@ -43,7 +43,7 @@ export interface PoolOptions {
 export interface CreatePoolOptions extends PoolOptions {
   /** Bytes of each storage volume that is made on demand: a number, or `'256MiB'`. */
   readonly volumeSize?: number | string | undefined;
-  /** Most storage volumes that the pool may have. */
+  /** When the pool has so many storage volumes, none is made on demand. One that is added is taken all the same, and raises this to what there is then. */
   readonly maxVolumes?: number | undefined;
   /**
    * RAID level, `single` when left out. With devices they are the members of one storage volume; without, storage volumes made on demand have so

@@ -233,6 +233,21 @@ describe('the command line', () => {
     expect(ok('check', pool)).toBe('clean\n');
   });
 
+  it('makes no more storage volumes than it may, and takes what is added beyond', () => {
+    const pool = fresh();
+    const device = fresh();
+    writeFileSync(device, '');
+    truncateSync(device, 16 * MIB);
+    expect(ok('init', '--help')).toContain('with so many in the pool none is made on demand; `add` may go beyond');
+    ok('init', pool, '--volume-size', '16MiB', '--max-volumes', '1');
+    ok('create', `${pool}/a`, '--size', '1MiB');
+    expect(fails(1, 'create', `${pool}/b`, '--size', '1MiB')).toContain('has all of its 1 storage volumes');
+    ok('add', pool, '--device', device);
+    ok('create', `${pool}/b`, '--size', '1MiB');
+    expect(fails(1, 'create', `${pool}/c`, '--size', '1MiB')).toContain('has all of its 2 storage volumes');
+    expect(json<Status>('status', pool).storageVolumes).toHaveLength(2);
+  });
+
   it('asks which source is meant where there are several', () => {
     const pool = fresh();
     ok('init', pool, '--volume-size', '16MiB');
