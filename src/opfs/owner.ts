@@ -9,7 +9,8 @@
 //      under way, closes the pool, says whether all that it acknowledged is durable, and lets go of the locks.
 //   5. Frozen without warning it keeps its locks, so nobody else writes. Its clients give up meanwhile and let go of their sessions. When it thaws, the
 //      messages of before are still in its queue: it notices that time has passed, and performs nothing until it knows which sessions still live. So a call
-//      of which its client was told that it failed is not performed afterwards.
+//      of which its client was told that it failed is not begun afterwards. One that had begun when the freeze came (it takes more than one task) ends
+//      then: the client's error says that it may have been made.
 
 import type { StorageDevice } from '../device/device.ts';
 import { messageOf, VarveError } from '../errors.ts';
