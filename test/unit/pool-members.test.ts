@@ -54,6 +54,22 @@ const states = async (devices: readonly MemoryDevice[]): Promise<string[]> => {
 };
 
 describe('a pool of several members', () => {
+  it('takes no strip size that is none, whatever its level', async () => {
+    for (const raid of ['single', '1'] as const) {
+      const devices = (): MemoryDevice[] =>
+        raid === 'single' ? [new MemoryDevice('16MiB')] : [new MemoryDevice('16MiB'), new MemoryDevice('16MiB')];
+      for (const stripSize of ['3KiB', '2KiB', '2MiB', '12KiB', 0])
+        await expect(StoragePool.create(devices(), { raid, stripSize }), `${raid} ${stripSize}`).rejects.toThrow(
+          /^stripSize: expected a power of two from 4 KiB to 1 MiB, got /,
+        );
+      const pool = await StoragePool.create(devices(), { raid, stripSize: '64KiB' });
+      const added = devices().map((device) => ({ device, path: null }));
+      await expect(pool.addStorageVolume(added, { raid, stripSize: '3KiB' })).rejects.toThrow(RangeError);
+      await pool.addStorageVolume(added, { raid, stripSize: '4KiB' });
+      await pool.close();
+    }
+  });
+
   it.each([
     ['1', 2, 1],
     ['1', 3, 2],

@@ -47,22 +47,6 @@ class SlowDevice extends MemoryDevice {
 const lend = (device: SyncStorageDevice): StorageDevice => new SliceDevice(device, 0, device.sizeBytes);
 
 describe('a pool', () => {
-  it('takes no strip size that is none, whatever its level', async () => {
-    for (const raid of ['single', '1'] as const) {
-      const devices = (): MemoryDevice[] =>
-        raid === 'single' ? [new MemoryDevice('16MiB')] : [new MemoryDevice('16MiB'), new MemoryDevice('16MiB')];
-      for (const stripSize of ['3KiB', '2KiB', '2MiB', '12KiB', 0])
-        await expect(StoragePool.create(devices(), { raid, stripSize }), `${raid} ${stripSize}`).rejects.toThrow(
-          /^stripSize: expected a power of two from 4 KiB to 1 MiB, got /,
-        );
-      const pool = await StoragePool.create(devices(), { raid, stripSize: '64KiB' });
-      const added = devices().map((device) => ({ device, path: null }));
-      await expect(pool.addStorageVolume(added, { raid, stripSize: '3KiB' })).rejects.toThrow(RangeError);
-      await pool.addStorageVolume(added, { raid, stripSize: '4KiB' });
-      await pool.close();
-    }
-  });
-
   it('has volumes of at most 2^52 bytes, and says so to larger ones', async () => {
     const pool = await StoragePool.create([new MemoryDevice('64MiB')]);
     const told = /expected at most 2\^52 bytes \(4096 TiB\), got /;
