@@ -118,6 +118,21 @@ const tab = {
     globalThis.addEventListener('pagehide', (event) => event.stopImmediatePropagation(), { capture: true });
   },
 
+  /** A worker of this page says on a channel that it runs, every 20 ms. */
+  beat(channel: string): void {
+    const source = `const channel = new BroadcastChannel(${JSON.stringify(channel)}); setInterval(() => channel.postMessage(0), 20);`;
+    new Worker(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
+  },
+
+  /** Until no worker was heard on the channel for a second; some engines freeze a tab a while after they said so. */
+  async untilStill(channel: string): Promise<void> {
+    const beats = new BroadcastChannel(channel);
+    let heard = performance.now();
+    beats.onmessage = () => (heard = performance.now());
+    while (performance.now() - heard < 1000) await new Promise((resolve) => setTimeout(resolve, 50));
+    beats.close();
+  },
+
   /** Writes 64 KiB pieces until the pool has no more, then shows that nothing is lost, deletes, and writes on. */
   async fill(name: string, limitBytes: number): Promise<{ writtenBytes: number; ended: string; damaged: number; afterDelete: string }> {
     const PIECE = 65536;

@@ -116,7 +116,9 @@ describe.each(ENGINES)('two tabs in %s', TIMED, (engine: Engine) => {
     const { path, first, second } = await two({ patienceMs: 1500 });
     expect(await second.evaluate(call('load', 'v', 0, 8, 1))).toEqual([]);
     await first.evaluate('tab.deafen()');
+    await first.evaluate(call('beat', path));
     await first.freeze();
+    await second.evaluate(call('untilStill', path));
     expect(await second.evaluate(call('write', 'v', 30, 33))).toBe('VARVE_LOCKED');
     expect(await second.evaluate(call('flush', 'v'))).toBe('VARVE_LOCKED');
     expect(await second.evaluate('tab.isOwner()')).toBe(false);
