@@ -19,16 +19,18 @@ export function lockDescriptor(doing: string, descriptor: number, mode: LockMode
     // The child sees our descriptor as its descriptor 3.
     child = spawnSync('flock', ['-n', mode === 'exclusive' ? '-x' : '-s', '3'], { stdio: ['ignore', 'ignore', 'pipe', descriptor] });
   } catch (cause) {
-    child = { error: cause }; // Deno without the permission throws
+    child = { error: cause };
   }
-  if (child.error !== undefined) {
-    const detail = `cannot run \`flock\` (a part of util-linux), which keeps other processes out: ${messageOf(child.error)}`;
+  // Deno without the permission throws, or answers an empty object.
+  if (child.error !== undefined || (child.status ?? child.signal ?? undefined) === undefined) {
+    const why = child.error === undefined ? 'the runtime did not start it (Deno: --allow-run=flock)' : messageOf(child.error);
+    const detail = `cannot run \`flock\` (a part of util-linux), which keeps other processes out: ${why}`;
     throw new VarveError('VARVE_UNSUPPORTED', doing, { detail, cause: child.error });
   }
   if (child.status === 0) return true;
   if (child.status === 1) return false;
   throw new VarveError('VARVE_IO', doing, {
-    detail: `\`flock\` failed: ${String(child.stderr).trim() || `status ${child.status}, signal ${child.signal}`}`,
+    detail: `\`flock\` failed: ${String(child.stderr ?? '').trim() || `status ${child.status}, signal ${child.signal}`}`,
   });
 }
 
@@ -73,11 +75,38 @@ export function systemUseOf(device: string): string | undefined {
   return undefined;
 }
 
+/** As `systemUseOf`, of a regular file: a loop device stands on it, or the system swaps to it. */
+export function systemUseOfFile(path: string): string | undefined {
+  const own = statSync(path, { bigint: true });
+  const isSame = (other: string): boolean => {
+    try {
+      const stat = statSync(other, { bigint: true });
+      return stat.dev === own.dev && stat.ino === own.ino;
+    } catch {
+      return false; // it has another name by now, or none that is seen from here
+    }
+  };
+  for (const name of entriesOf('/sys/block')) {
+    const backing = name.startsWith('loop') ? textOf(`/sys/block/${name}/loop/backing_file`) : '';
+    if (backing !== '' && isSame(backing)) return `/dev/${name} stands on it`;
+  }
+  for (const line of textOf('/proc/swaps').split('\n')) {
+    const swap = line.split(/\s/)[0] ?? '';
+    if (swap.startsWith('/') && isSame(unescaped(swap))) return 'it is in use as swap space';
+  }
+  return undefined;
+}
+
+/** A path as /proc writes it. */
+function unescaped(written: string): string {
+  return written.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
 /** Of the block device at a path as /proc writes it; '' when it is none. */
 function numberOf(written = ''): string {
   if (!written.startsWith('/')) return '';
   try {
-    const stat = statSync(written.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))));
+    const stat = statSync(unescaped(written));
     return stat.isBlockDevice() ? deviceNumber(stat.rdev) : '';
   } catch {
     return ''; // it has another name by now

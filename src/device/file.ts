@@ -10,7 +10,7 @@ import * as os from 'node:os';
 import { dirname } from 'node:path';
 import { isVarveError, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { formatSize, parseSize } from '../units.ts';
-import { deviceNumber, lockDescriptor, unlockDescriptor } from './claim.ts';
+import { deviceNumber, lockDescriptor, unlockDescriptor, type LockMode } from './claim.ts';
 import { canPunch, punch, punchSync } from './punch.ts';
 import {
   checkBytes,
@@ -281,13 +281,14 @@ export class FileDevice implements SyncStorageDevice, CallbackDevice, PromptDevi
   }
 
   /**
-   * Takes it for this process, until it is closed or the process ends, however that ends; keeps out whoever claims it in the same way.
+   * Takes it for this process, until it is closed or the process ends, however that ends; keeps out whoever claims it in the same way. `'shared'`: together
+   * with others that do so, against those that claim it for themselves.
    * @throws VarveError VARVE_LOCKED
    */
-  claimSync(): void {
+  claimSync(mode: LockMode = 'exclusive'): void {
     const doing = `claiming '${this.path}'`;
-    if (!lockDescriptor(doing, this.#fd, 'exclusive')) {
-      throw new VarveError('VARVE_LOCKED', doing, { detail: 'another process has claimed it' });
+    if (!lockDescriptor(doing, this.#fd, mode)) {
+      throw new VarveError('VARVE_LOCKED', doing, { detail: 'it is claimed already, by this process or another' });
     }
     this.#claimed = true;
   }

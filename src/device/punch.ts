@@ -46,7 +46,7 @@ export function punchSync(fd: number, kind: Kind, offset: number, length: number
     throw refused(program, offset, length, messageOf(cause), cause);
   }
   if (child.error !== undefined) throw refused(program, offset, length, messageOf(child.error), child.error);
-  if (child.status !== 0) throw refused(program, offset, length, String(child.stderr));
+  if (child.status !== 0) throw refused(program, offset, length, String(child.stderr ?? ''));
 }
 
 function refused(program: string, offset: number, length: number, detail: string, cause?: unknown): VarveError {

@@ -11,7 +11,7 @@
 import * as fs from 'node:fs';
 import { isAligned, markAligned } from '../aligned.ts';
 import { isVarveError, VarveError } from '../errors.ts';
-import { deviceNumber, systemUseOf } from './claim.ts';
+import { deviceNumber, systemUseOf, systemUseOfFile, type LockMode } from './claim.ts';
 import {
   checkBytes,
   checkOpen,
@@ -28,6 +28,8 @@ export interface RawDeviceOptions {
   readonly readOnly?: boolean | undefined;
   /** Keeps everybody else out (VARVE_LOCKED), until the device is closed or the process ends. Default: true for writing, false for reading. */
   readonly exclusive?: boolean | undefined;
+  /** Without `exclusive`: keeps out whoever wants it for himself (VARVE_LOCKED), and lets others share it. Default false. */
+  readonly shared?: boolean | undefined;
   /** Past the page cache. Default true; `direct` of the device tells whether it is so. */
   readonly direct?: boolean | undefined;
   /** Uses so many bytes from the start. Default: all. */
@@ -131,7 +133,7 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
       sizeBytes: options.sizeBytes,
       noFollow: options.noFollow,
     };
-    const file = exclusive ? claimed(path, how) : FileDevice.openSync(path, how);
+    const file = exclusive ? claimed(path, how) : options.shared === true ? withClaim(path, how, 'shared') : FileDevice.openSync(path, how);
     try {
       const sizeBytes = file.sizeBytes - (file.sizeBytes % RAW_ALIGNMENT_BYTES);
       return new RawDevice(file, sizeBytes, geometryOf(doing, file));
@@ -306,25 +308,31 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
 
 /**
  * A member of a pool, by what is at its path: a block device raw, a regular file through the page cache. Where the lock of the pool's directory does not
- * reach (`noFollow` left out) a file is claimed as a device is: a copy of the directory leads to the same one.
+ * reach (`noFollow` left out) a file is claimed as a device is: a copy of the directory leads to the same one. So do readers, together.
  */
 export async function openMemberDevice(path: string, options: FileDeviceOptions): Promise<FileDevice | RawDevice> {
   const { readOnly, exclusive, noFollow, sizeBytes } = options;
-  if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, noFollow, sizeBytes });
-  if (exclusive !== true || noFollow === true) return FileDevice.open(path, options);
-  return claiming(() => claimed(path, options));
+  if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, shared: readOnly, noFollow, sizeBytes });
+  if (noFollow === true) return FileDevice.open(path, options);
+  return claiming(() => (readOnly === true ? withClaim(path, options, 'shared') : claimed(path, options)));
 }
 
-/** What is at a path, to be written into, through the page cache: a block device only when nobody uses it, and claimed as `RawDevice` claims it. */
-export function openTarget(path: string): Promise<FileDevice> {
-  return isBlockDevice(path) ? claiming(() => claimed(path, { exclusive: true })) : FileDevice.open(path);
+/** What is at a path, to be written into, through the page cache, when nobody uses it; a block device is claimed as `RawDevice` claims it. */
+export async function openTarget(path: string): Promise<FileDevice> {
+  if (isBlockDevice(path)) return claiming(() => claimed(path, { exclusive: true }));
+  refuseInUse(`opening '${path}'`, path);
+  return FileDevice.open(path);
 }
 
 function claimed(path: string, options: FileDeviceOptions): FileDevice {
   refuseInUse(`opening '${path}'`, path);
+  return withClaim(path, options, 'exclusive');
+}
+
+function withClaim(path: string, options: FileDeviceOptions, mode: LockMode): FileDevice {
   const file = FileDevice.openSync(path, options);
   try {
-    file.claimSync();
+    file.claimSync(mode);
     return file;
   } catch (error) {
     file.closeSync();
@@ -359,7 +367,7 @@ function refuseInUse(doing: string, path: string): void {
   } catch {
     return; // as above
   }
-  const use = stat.isBlockDevice() ? systemUseOf(deviceNumber(stat.rdev)) : undefined;
+  const use = stat.isBlockDevice() ? systemUseOf(deviceNumber(stat.rdev)) : stat.isFile() ? systemUseOfFile(path) : undefined;
   if (use !== undefined) throw new VarveError('VARVE_LOCKED', doing, { detail: use });
 }
 

@@ -17,7 +17,7 @@ import {
   type StorageVolumeRecord,
 } from './catalogue.ts';
 import type { PoolParts } from './keeper.ts';
-import { labelGroup, makeStorageVolume, stripBlocksOf } from './make.ts';
+import { checkGroup, labelGroup, makeStorageVolume, stripBlocksOf } from './make.ts';
 import { FormatCodec, randomUuid } from './label.ts';
 import { Member, writeCatalogue } from './member.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
@@ -99,6 +99,8 @@ export async function createParts(place: PoolPlace, devices: readonly FoundDevic
   };
   if (settings.raid !== undefined) checkMembers(level, settings.raid.members, 'members');
   const groups = level === 'single' ? devices.map((device) => [device]) : devices.length > 0 ? [devices] : [];
+  // All of them before the first is written to.
+  for (const group of groups) checkGroup(codec, group, segmentBlocks, level, stripBlocks);
   for (const [volume, group] of groups.entries()) {
     storageVolumes.push(await labelGroup(codec, group, { pool: id, volume, generation, segmentBlocks }, level, stripBlocks, members));
   }

@@ -8,19 +8,22 @@ const LOOK_BYTES = 256 * 1024;
 export interface Ends {
   readonly front: Uint8Array;
   readonly back: Uint8Array;
+  /** Where `back` begins on the device. */
+  readonly backAt: number;
 }
 
 /** The first and the last of a device, which may overlap; nothing of one that has not a whole block. */
 export async function readEnds(device: StorageDevice): Promise<Ends> {
-  const alignment = Math.max(device.blockSize, 4096);
+  const alignment = device.blockSize;
   const length = Math.min(LOOK_BYTES, Math.floor(device.sizeBytes / alignment) * alignment);
   const front = new Uint8Array(length);
   const back = new Uint8Array(length);
+  const backAt = Math.floor((device.sizeBytes - length) / alignment) * alignment;
   if (length > 0) {
     await device.read(0, front);
-    await device.read(Math.floor((device.sizeBytes - length) / alignment) * alignment, back);
+    await device.read(backAt, back);
   }
-  return { front, back };
+  return { front, back, backAt };
 }
 
 export function isZero(bytes: Uint8Array): boolean {

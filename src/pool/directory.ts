@@ -27,7 +27,7 @@ import {
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { errnoOf, failed, FileDevice, syncDirectory, syncMadeDirectories } from '../device/file.ts';
 import type { StorageDevice, SyncStorageDevice } from '../device/device.ts';
-import { openMemberDevice } from '../device/raw.ts';
+import { openMemberDevice, type RawDevice } from '../device/raw.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { MemberRecord } from './catalogue.ts';
 import { FencedDevice } from './fenced.ts';
@@ -138,9 +138,9 @@ export class DirectoryPool extends StoragePool {
     const lock = PoolLock.acquire(join(directory, LOCK_NAME), readOnly ? 'shared' : 'exclusive');
     const place = new DirectoryPlace(directory, lock, undefined);
     const found: (FoundDevice & { readonly device: SyncStorageDevice })[] = [];
+    const notes: string[] = [];
     let unopened: unknown;
     try {
-      const notes: string[] = [];
       const cache = readCache(directory, notes);
       if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
@@ -174,7 +174,11 @@ export class DirectoryPool extends StoragePool {
     } catch (error) {
       for (const { device } of found) await device.close();
       lock.release();
-      throw unopened !== undefined && isVarveError(error, 'VARVE_NOT_FOUND') ? unopened : error;
+      if (!isVarveError(error, 'VARVE_NOT_FOUND')) throw error;
+      if (unopened !== undefined) throw unopened;
+      if (notes.length === 0) throw error;
+      const detail = `none of its storage devices was found; name them (\`devices\`, --device) where they are now. ${notes.join('; ')}`;
+      throw new VarveError('VARVE_NOT_FOUND', doing, { detail, cause: error });
     }
   }
 
@@ -281,7 +285,7 @@ async function openGiven(
     const device = await openMemberDevice(where, { noFollow: false, exclusive: true });
     opened.push(device);
     if (force !== true) {
-      const signature = await foreignSignature(device);
+      const signature = await signatureAt(where, device);
       if (signature !== null && (await own?.(device, signature)) !== true)
         throw new VarveError('VARVE_EXISTS', doing, { detail: `'${given}' holds ${signature}` });
     }
@@ -290,6 +294,17 @@ async function openGiven(
     found.push({ device: place.fenced(device), path: inside ? basename(where) : where });
   }
   return found;
+}
+
+/** A device that is used in whole blocks of 4 KiB is looked at to its last byte: a table of partitions has its copy there. */
+async function signatureAt(path: string, device: FileDevice | RawDevice): Promise<string | null> {
+  if (device.kind === 'file') return foreignSignature(device);
+  const whole = await FileDevice.open(path, { readOnly: true });
+  try {
+    return await foreignSignature(whole);
+  } finally {
+    await whole.close();
+  }
 }
 
 interface Made {

@@ -68,6 +68,8 @@ export interface LabelRequest {
   readonly stripBlocks?: number;
   /** Blocks of a segment; 0 or nothing: chosen by size. For tests. */
   readonly segmentBlocks?: number;
+  /** Of the device, for errors. */
+  readonly path?: string | null;
 }
 
 export interface Frame {
@@ -157,7 +159,7 @@ export class FormatCodec {
     put(NUMBER.generation, request.generation);
     const problem = this.#exports.labelLayout(fields);
     if (problem === FORMAT_BOUNDS) {
-      throw new VarveError('VARVE_LIMIT', `laying out a storage device of ${request.sizeBytes} bytes`, {
+      throw new VarveError('VARVE_LIMIT', `laying out ${request.path ?? 'a storage device'} of ${request.sizeBytes} bytes`, {
         detail: `it is too small (${(request.members ?? 1) > 1 ? 'with these members and strips' : '1 MiB is enough'})`,
       });
     }

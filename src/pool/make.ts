@@ -2,11 +2,30 @@
 
 import { VarveError } from '../errors.ts';
 import { parseSize } from '../units.ts';
-import type { MemberRecord, PoolSettings, StorageVolumeRecord } from './catalogue.ts';
+import { ZERO_UUID, type MemberRecord, type PoolSettings, type StorageVolumeRecord } from './catalogue.ts';
 import { randomUuid, type FormatCodec, type Label } from './label.ts';
 import { Member, writeLabels } from './member.ts';
 import type { FoundDevice, PoolPlace } from './place.ts';
 import { checkMembers, defaultStripBlocks, levelNumber, STRIP_BYTES_MAX, type RaidLevel } from './raid.ts';
+
+/**
+ * Can the devices become the members of one storage volume? Nothing is written.
+ *
+ * @throws RangeError; VarveError `VARVE_LIMIT` when one is too small
+ */
+export function checkGroup(
+  codec: FormatCodec,
+  group: readonly FoundDevice[],
+  segmentBlocks: number,
+  level: RaidLevel,
+  stripBlocks: number,
+): void {
+  checkMembers(level, group.length, 'devices');
+  const smallest = group.reduce((least, each) => (each.device.sizeBytes < least.device.sizeBytes ? each : least));
+  const place = { pool: ZERO_UUID, device: ZERO_UUID, volume: 0, member: 0, generation: 1 };
+  const shape = { sizeBytes: smallest.device.sizeBytes, level: levelNumber(level), members: group.length, segmentBlocks, stripBlocks };
+  codec.encodeLabels({ ...place, ...shape, path: smallest.path });
+}
 
 /** Writes labels on devices that become the members of one storage volume. */
 export async function labelGroup(
@@ -17,7 +36,7 @@ export async function labelGroup(
   stripBlocks: number,
   made: Member[],
 ): Promise<StorageVolumeRecord> {
-  checkMembers(level, group.length, 'devices');
+  checkGroup(codec, group, shape.segmentBlocks, level, stripBlocks);
   const sizeBytes = Math.min(...group.map(({ device }) => device.sizeBytes));
   const records: MemberRecord[] = [];
   let size = 0;

@@ -17,12 +17,12 @@ export const UNKNOWN_DATA_AT_END = 'data at its end';
 const MD = [0xfc, 0x4e, 0x2b, 0xa9];
 const LINUX_RAID = 'a member of a Linux software RAID (md)';
 
+const VARVE = text('VARVELBL');
+
 /** The first that fits is told: what lies above (a RAID, an encrypted volume) before what may shine through from below, tables of partitions last. */
 const SIGNATURES: readonly Signature[] = [
-  { name: VARVE_SIGNATURE, offset: 0, bytes: text('VARVELBL') },
   { name: LINUX_RAID, offset: 0, bytes: MD }, // metadata 1.1
   { name: LINUX_RAID, offset: 4096, bytes: MD }, // 1.2
-  { name: LINUX_RAID, offset: -8192, bytes: MD }, // 1.0; it is rounded down to 4 KiB, as the size of the device is
   { name: 'a member of an Intel RAID', offset: -1024, bytes: text('Intel Raid ISM Cfg Sig.') },
   { name: 'a member of a DDF RAID', offset: -512, bytes: [0xde, 0x11, 0xde, 0x11] },
   { name: 'a LUKS volume', offset: 0, bytes: [...text('LUKS'), 0xba, 0xbe] },
@@ -67,13 +67,14 @@ const ZFS_UBERBLOCK = [0x0c, 0xb1, 0xba, 0x00];
 
 /** What the device holds, in words, or null when nothing is seen: both its ends are zero. */
 export async function foreignSignature(device: StorageDevice): Promise<string | null> {
-  const { front, back } = await readEnds(device);
+  const { front, back, backAt } = await readEnds(device);
+  if (isAt(front, 0, VARVE)) return VARVE_SIGNATURE;
+  if (raidAtEnd(device.sizeBytes).some((at) => isAt(back, at - backAt, MD))) return LINUX_RAID;
   for (const { name, offset, bytes } of SIGNATURES) {
     if (offset >= 0 ? isAt(front, offset, bytes) : isAt(back, back.length + offset, bytes)) return name;
   }
   for (let offset = 128 * 1024; offset < front.length; offset += 1024)
     if (isAt(front, offset, ZFS_UBERBLOCK)) return 'a member of a ZFS pool';
-  if (hasOldRaid(back, device.sizeBytes)) return LINUX_RAID;
   if (!isZero(front)) return UNKNOWN_DATA;
   return isZero(back) ? null : UNKNOWN_DATA_AT_END;
 }
@@ -82,10 +83,9 @@ function isAt(bytes: Uint8Array, offset: number, wanted: readonly number[]): boo
   return wanted.every((byte, index) => bytes[offset + index] === byte);
 }
 
-/** Metadata 0.90 of md: in the last whole 64 KiB but one at most. */
-function hasOldRaid(back: Uint8Array, sizeBytes: number): boolean {
-  const at = Math.floor(sizeBytes / 65536) * 65536 - 65536;
-  return isAt(back, back.length - (sizeBytes - at), MD);
+/** Where md has metadata that lies at the end: 1.0 two blocks of 4 KiB before the end of the last whole one, 0.90 in the last whole 64 KiB but one at most. */
+function raidAtEnd(sizeBytes: number): number[] {
+  return [Math.floor(sizeBytes / 4096) * 4096 - 8192, Math.floor(sizeBytes / 65536) * 65536 - 65536];
 }
 
 function text(ascii: string): number[] {

@@ -96,22 +96,34 @@ function publish(temporary: string, path: string): void {
 }
 
 async function restoreInto(view: StorageDevice, path: string, options: RestoreOptions): Promise<RestoreResult> {
-  const device = await openTarget(path);
+  const device = await openTarget(path).catch(async (error: unknown) => {
+    if (isVarveError(error, 'VARVE_LOCKED')) await refuseMember(path);
+    throw error;
+  });
   try {
     if (isPoolFile(realpathSync(path))) {
       throw new VarveError('VARVE_EXISTS', `restoring to '${path}'`, { detail: 'it is a file that a Varve pool keeps for itself' });
     }
-    const signature = await foreignSignature(device).catch((error: unknown) => {
-      if (isVarveError(error)) return null; // it cannot be read; the restore itself will say so
-      throw error;
-    });
-    if (signature === VARVE_SIGNATURE) {
-      throw new VarveError('VARVE_EXISTS', `restoring to '${path}'`, { detail: 'it is a storage device of a Varve pool' });
-    }
+    await refuseMember(path, device);
     if (device.kind === 'file' && device.sizeBytes !== view.sizeBytes) device.resizeSync(view.sizeBytes);
     return await restoreDevice(view, device, options);
   } finally {
     await device.close();
+  }
+}
+
+/** @throws VarveError `VARVE_EXISTS` when it is a storage device of a pool */
+async function refuseMember(path: string, open?: FileDevice): Promise<void> {
+  const device = open ?? (await FileDevice.open(path, { readOnly: true }));
+  try {
+    const signature = await foreignSignature(device).catch((error: unknown) => {
+      if (isVarveError(error)) return null; // it cannot be read; the restore itself will say so
+      throw error;
+    });
+    if (signature === VARVE_SIGNATURE)
+      throw new VarveError('VARVE_EXISTS', `restoring to '${path}'`, { detail: 'it is a storage device of a Varve pool' });
+  } finally {
+    if (open === undefined) await device.close();
   }
 }
 

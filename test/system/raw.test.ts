@@ -169,6 +169,28 @@ describe('what is on a device already', () => {
     expect((await pool.check()).clean).toBe(true);
   });
 
+  it('a table of partitions of which only the copy behind the last whole 4 KiB is left is seen', async () => {
+    const device = devices.loop(16 * MIB + 3 * 512);
+    system('sh', '-c', `echo label: gpt | sfdisk -q ${device}`);
+    system('dd', 'if=/dev/zero', `of=${device}`, 'bs=512', 'count=34', 'conv=notrunc,fsync', 'status=none');
+    await expect(StoragePool.init(devices.fresh(), { devices: [device] })).rejects.toThrow(
+      expect.objectContaining({ code: 'VARVE_EXISTS', message: expect.stringContaining('a GPT partition table') }),
+    );
+  });
+
+  it('a file that a loop device stands on is not to be had, not by force either', async () => {
+    const image = devices.fresh();
+    const loop = devices.loop(16 * MIB, 512, image);
+    await expect(StoragePool.init(devices.fresh(), { devices: [image], force: true })).rejects.toThrow(
+      expect.objectContaining({ code: 'VARVE_LOCKED', message: expect.stringContaining(`${loop} stands on it`) }),
+    );
+    const pool = devices.fresh();
+    json('init', pool);
+    json('create', `${pool}/disk`, '--size', '1MiB');
+    json('snapshot', `${pool}/disk@s`);
+    expect(failure('restore', `${pool}/disk@s`, image, '--in-place')).toBe('VARVE_LOCKED');
+  });
+
   // What cannot be made here: no md and no ZFS in the kernel, no hardware. The bytes are those that the formats' documents give.
   const written: readonly [string, number, readonly number[] | string][] = [
     ['a member of a Linux software RAID (md)', 0, [0xfc, 0x4e, 0x2b, 0xa9, 1]],

@@ -230,7 +230,9 @@ describe('Deno with permissions', () => {
     const pool = workshop.fresh();
     const child = run(limited(workshop.directory), 'init', pool, '--json');
     expect(child.status).toBe(1);
-    expect(child.stdout.toString()).toMatch(/flock/);
+    expect(JSON.parse(child.stdout.toString())).toMatchObject({
+      error: { code: 'VARVE_UNSUPPORTED', message: expect.stringContaining('--allow-run=flock') as string },
+    });
     expect(existsSync(pool)).toBe(false);
   });
 });

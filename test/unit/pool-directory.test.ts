@@ -256,9 +256,41 @@ describe('a pool directory', () => {
     const copy = fresh();
     mkdirSync(copy);
     cpSync(join(path, 'pool.json'), join(copy, 'pool.json'));
-    await expect(StoragePool.open(copy)).rejects.toThrow(code('VARVE_NOT_FOUND'));
+    await expect(StoragePool.open(copy)).rejects.toThrow(
+      expect.objectContaining({
+        code: 'VARVE_NOT_FOUND',
+        message: expect.stringContaining(`${devices[0]}", and was not written in this directory`),
+      }),
+    );
     await (await StoragePool.open(copy, { devices })).close();
     await (await StoragePool.open(copy)).close();
+    // Whoever writes through one of the two keeps the other out, readers too; and a reader keeps writers out.
+    const writer = await StoragePool.open(path);
+    await expect(StoragePool.open(copy, { readOnly: true })).rejects.toThrow(code('VARVE_LOCKED'));
+    await expect(StoragePool.open(copy)).rejects.toThrow(code('VARVE_LOCKED'));
+    await writer.close();
+    const reader = await StoragePool.open(path, { readOnly: true });
+    await (await StoragePool.open(copy, { readOnly: true })).close();
+    await expect(StoragePool.open(copy)).rejects.toThrow(code('VARVE_LOCKED'));
+    await reader.close();
+    await (await StoragePool.open(copy)).close();
+  }, 30_000);
+
+  it('is not made on any of the devices when it cannot be made on all', async () => {
+    const large = join(root, `large-${count}`);
+    const small = join(root, `small-${count}`);
+    for (const [device, sizeBytes] of [
+      [large, 16 * MIB],
+      [small, MIB / 2],
+    ] as const) {
+      writeFileSync(device, '');
+      truncateSync(device, sizeBytes);
+    }
+    await expect(StoragePool.init(fresh(), { devices: [large, small] })).rejects.toThrow(
+      expect.objectContaining({ code: 'VARVE_LIMIT', message: expect.stringContaining(`${small} of 524288 bytes`) }),
+    );
+    await expect(StoragePool.init(fresh(), { devices: [large, small], raid: '1' })).rejects.toThrow(code('VARVE_LIMIT'));
+    await made(fresh(), { devices: [large] });
   });
 
   it('keeps them when it is reached by a symbolic link', async () => {
