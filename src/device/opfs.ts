@@ -167,7 +167,13 @@ export class OpfsDevice implements SyncStorageDevice {
   close(): Promise<void> {
     if (this.#closed) return RESOLVED;
     this.#closed = true;
-    return settled(() => this.#handle.close());
+    return settled(() => {
+      try {
+        this.#handle.close();
+      } catch (error) {
+        throw failed(`closing '${this.name}'`, error);
+      }
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -24,7 +24,8 @@ import {
 } from './owner.ts';
 import type { InitOpfsPoolOptions } from './pool.ts';
 import { servePulls } from './pulled.ts';
-import { decodeError } from './wire.ts';
+import { OriginLock } from './lock.ts';
+import { decodeError, ownerLockName } from './wire.ts';
 
 export interface ConnectOptions {
   /**
@@ -41,6 +42,8 @@ export interface ConnectOptions {
 const REPEATABLE = { repeatable: true };
 const PATIENCE_MS = 5000;
 const PARTS_AT_ONCE = 8;
+/** From the end of the own worker's lock until its last word is there. */
+const LAST_WORDS_MS = 1000;
 /** An owner that was away for less does not notice it, so a client must not give up before. */
 const PATIENCE_MIN_MS = SUSPICION_MS * 1.5;
 /** How long a page that is about to be frozen or closed waits for its worker to give the pool up. */
@@ -54,6 +57,10 @@ const RELEASE_MS = 250;
 export async function connect(path: string, options: ConnectOptions = {}): Promise<PoolClient> {
   const patienceMs = options.patienceMs ?? PATIENCE_MS;
   if (!(patienceMs >= PATIENCE_MIN_MS)) throw new RangeError(`patienceMs: expected at least ${PATIENCE_MIN_MS}, got ${patienceMs}`);
+  if ((globalThis.navigator as Partial<Navigator> | undefined)?.locks === undefined)
+    throw new VarveError('VARVE_UNSUPPORTED', `connecting to pool '${path}'`, {
+      detail: 'there are no Web Locks here: expected a browser and a secure context (https or localhost)',
+    });
   const pool = new PoolClient(normalPath(path), { ...options, patienceMs });
   try {
     await pool.ready();
@@ -111,7 +118,10 @@ export class PoolClient {
   readonly #link: Link;
   readonly #worker: Worker | undefined;
   readonly #patienceMs: number;
-  readonly #listeners = new AbortController();
+  /** Of the page that is about to stop running, and of the one that runs again. */
+  readonly #retiring = new AbortController();
+  readonly #standing = new AbortController();
+  #closing: Promise<void> | undefined;
   #id = '';
 
   /** @internal use `connect` */
@@ -140,7 +150,6 @@ export class PoolClient {
   #listen(worker: Worker): void {
     const { document } = globalThis as { document?: Document };
     if (document === undefined) return;
-    const { signal } = this.#listeners;
     const retire = (): void => {
       const shared = globalThis.crossOriginIsolated ? new Int32Array(new SharedArrayBuffer(4)) : undefined;
       worker.postMessage({ varve: 'release', path: this.path, flag: shared } satisfies ReleaseRequest);
@@ -150,10 +159,10 @@ export class PoolClient {
         if (shared !== undefined && Atomics.load(shared, 0) === 1) break;
     };
     const stand = (): void => worker.postMessage({ varve: 'stand', path: this.path } satisfies ReleaseRequest);
-    document.addEventListener('freeze', retire, { signal });
-    document.addEventListener('resume', stand, { signal });
-    globalThis.addEventListener('pagehide', retire, { signal });
-    globalThis.addEventListener('pageshow', stand, { signal });
+    document.addEventListener('freeze', retire, { signal: this.#retiring.signal });
+    document.addEventListener('resume', stand, { signal: this.#standing.signal });
+    globalThis.addEventListener('pagehide', retire, { signal: this.#retiring.signal });
+    globalThis.addEventListener('pageshow', stand, { signal: this.#standing.signal });
   }
 
   /** @internal */
@@ -210,7 +219,7 @@ export class PoolClient {
 
   /**
    * The whole pool as a tar archive, for `importPool` anywhere. While it is read, all other calls to the pool wait; one that is not read any more is to be
-   * cancelled. It fails with VARVE_FENCED when the owner changes.
+   * cancelled. It fails with VARVE_FENCED when the owner changes, or when nobody read on for 30 seconds.
    */
   export(): ReadableStream<Uint8Array> {
     const id = Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
@@ -246,37 +255,65 @@ export class PoolClient {
   }
 
   /**
-   * Lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent.
-   * @throws VarveError when the pool of this tab could not be closed in order: what was not flushed, of any client, may be lost
+   * Closes the volumes as their `close` does, and lets go of the pool; when this tab owns it, it is closed in order, and another tab takes over. Idempotent.
+   * @throws VarveError what the volumes' `close` throws; when the pool of this tab could not be closed in order: what was not flushed, of any client, may
+   *   be lost. The pool is let go of all the same.
    */
-  async close(): Promise<void> {
-    if (this.#link.closed) return;
-    this.#listeners.abort();
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#standing.abort();
+    const closed = await Promise.allSettled(Array.from(this.#link.listeners, (volume) => volume.close()));
     this.#link.close();
     const worker = this.#worker;
-    if (worker === undefined) return;
-    try {
-      if (!this.#link.workerFails) await this.#release(worker);
-    } finally {
-      worker.terminate();
+    if (worker !== undefined) {
+      try {
+        if (!this.#link.workerFails) await this.#release(worker);
+      } finally {
+        this.#retiring.abort();
+        worker.terminate();
+      }
     }
+    for (const each of closed) if (each.status === 'rejected') throw each.reason;
   }
 
   async #release(worker: Worker): Promise<void> {
     const { port1, port2 } = new MessageChannel();
+    const { mayHold, ownTerm } = this.#link;
+    const watch = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
-        // One that does not answer holds nothing, or is ended as a crash would end it.
-        const timer = setTimeout(resolve, this.#patienceMs);
+        // One that says nothing is ended as a crash would end it.
+        const end = (): void => {
+          if (!mayHold) return resolve();
+          const detail = 'its worker did not say that it is closed, and was ended: what was not flushed, of any client, may be lost';
+          reject(new VarveError('VARVE_FENCED', `closing pool '${this.path}'`, { detail }));
+        };
+        timer = setTimeout(end, this.#patienceMs);
         port1.onmessage = ({ data }: MessageEvent<ReleaseAnswer>) => {
           clearTimeout(timer);
           if (typeof data === 'object') reject(decodeError(data.error));
           else if (data) resolve();
+          else if (ownTerm === undefined) timer = setTimeout(end, this.#patienceMs);
+          // Closing takes as long as it takes; but it may crash over it.
+          else
+            OriginLock.wait(ownerLockName(this.path, ownTerm), 'shared', watch.signal).then(
+              (lock) => {
+                void lock.release();
+                timer = setTimeout(end, LAST_WORDS_MS);
+              },
+              () => undefined, // it has answered
+            );
         };
         worker.postMessage({ varve: 'release', path: this.path, done: port2 } satisfies ReleaseRequest, [port2]);
         worker.addEventListener('error', () => this.#link.workerFails && resolve()); // it never comes to run
       });
     } finally {
+      clearTimeout(timer);
+      watch.abort(new VarveError('VARVE_CLOSED', `closing pool '${this.path}'`));
       port1.close();
     }
   }
@@ -317,7 +354,7 @@ export class VolumeClient implements StorageDevice, LossListener {
     this.name = info.name;
     this.#log = info.log;
     this.#sizeBytes = info.sizeBytes;
-    link.listen(this);
+    link.listeners.add(this);
   }
 
   /** Virtual size as this client knows it: another one may have resized the volume. */
@@ -357,7 +394,7 @@ calls fail until flush, snapshot or close has said so`;
       const bytes = from.subarray(at, at + TRANSFER_BYTES_MAX);
       await this.#change('volume.write', { offset: offset + at, bytes, fua: through }, options, !through);
       // Transferred or resized: the parts to come would be none, or short.
-      if (from.length !== length)
+      if (from.length !== length && at + TRANSFER_BYTES_MAX < length)
         throw new TypeError(
           `write of '${this.name}': expected the buffer to stay as it is until the call ends, its length is ${from.length} now`,
         );
@@ -452,10 +489,10 @@ calls fail until flush, snapshot or close has said so`;
   async close(): Promise<void> {
     if (this.#closed) return;
     try {
-      if (!this.#link.closed && (this.#acknowledged > this.#flushed || this.#lost !== undefined)) await this.flush();
+      if (this.#acknowledged > this.#flushed || this.#lost !== undefined) await this.flush();
     } finally {
       this.#closed = true;
-      this.#link.forget(this);
+      this.#link.listeners.delete(this);
     }
   }
 

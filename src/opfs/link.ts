@@ -66,6 +66,8 @@ export interface LossListener {
   onLoss(): void;
   /** All that was acknowledged is durable. */
   onDurable(): void;
+  /** As its user would, because the pool is closed. */
+  close(): Promise<void>;
 }
 
 type State = 'searching' | 'linking' | 'linked' | 'unresponsive' | 'closed';
@@ -81,7 +83,7 @@ export class Link {
   readonly #patienceMs: number;
   readonly #worker: LinkOptions['worker'];
   readonly #channel: BroadcastChannel;
-  readonly #listeners = new Set<LossListener>();
+  readonly listeners = new Set<LossListener>();
   #state: State = 'searching';
   #owner: string | undefined;
   /** An owner that was announced while the present one had not gone yet. */
@@ -134,6 +136,11 @@ export class Link {
     return this.ownsItself || this.#workerOpens;
   }
 
+  /** The term of this tab's own worker. */
+  get ownTerm(): string | undefined {
+    return this.ownsItself ? this.#owner : undefined;
+  }
+
   /** The worker of this tab never came to run. */
   get workerFails(): boolean {
     return this.#failure !== undefined;
@@ -150,14 +157,6 @@ export class Link {
   /** Name of the owner's term, for tests and for people. */
   get owner(): string | undefined {
     return this.#state === 'linked' ? this.#owner : undefined;
-  }
-
-  listen(listener: LossListener): void {
-    this.#listeners.add(listener);
-  }
-
-  forget(listener: LossListener): void {
-    this.#listeners.delete(listener);
   }
 
   /**
@@ -325,7 +324,7 @@ export class Link {
     this.#owner = undefined;
     this.#state = 'searching';
     this.#heardAt = performance.now();
-    for (const listener of this.#listeners) {
+    for (const listener of this.listeners) {
       if (released === true) listener.onDurable();
       else listener.onLoss();
     }

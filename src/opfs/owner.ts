@@ -13,7 +13,7 @@
 //      then: the client's error says that it may have been made.
 
 import type { StorageDevice } from '../device/device.ts';
-import { messageOf, VarveError } from '../errors.ts';
+import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import type { CreateVolumeOptions } from '../pool/pool.ts';
 import type { DiffRun } from '../volume/diff.ts';
 import type { SnapshotView } from '../volume/snapshot.ts';
@@ -76,6 +76,8 @@ export const SUSPICION_MS = 1000;
 const TICK_MS = 250;
 const ANNOUNCE_MS = 250;
 const EXPORT_IDLE_MS = 30_000;
+/** A term is not ended for a log that failed before it was so long: the next may meet the same failure. */
+const TERM_MS = 2000;
 /** Runs of a diff in one answer. */
 const DIFF_RUNS = 1024;
 /** One read or write of a client; larger ones are cut by it. */
@@ -151,6 +153,8 @@ class Owner {
   #candidacy = new AbortController();
   #terms = 0;
   #id = '';
+  /** When the term began. */
+  #since = 0;
   #pool: OpfsPool | undefined;
   #locks: OriginLock[] = [];
   /** Aborted when the owner gives up: what takes long ends. */
@@ -253,6 +257,7 @@ class Owner {
       this.#locks = locks;
       this.#term = new AbortController();
       this.#state = 'owner';
+      this.#since = performance.now();
       this.#announce({ owner: id });
       // Somebody may steal it. Nothing is written from then on (fenced.ts); whoever is next has the pool.
       void lock.ended.then(() => {
@@ -317,11 +322,7 @@ class Owner {
   #accept(session: Session): void {
     if (this.#sessions.has(session.name)) return session.wire.close();
     this.#sessions.set(session.name, session);
-    session.wire.onmessage = (message) => {
-      this.#suspect();
-      if (this.#verifying === undefined) this.#receive(session, message);
-      else void this.#receiveVerified(session, message);
-    };
+    session.wire.onmessage = (message) => this.#arrived(session, message);
     session.wire.post({ welcome: session.name, owner: this.#id });
     OriginLock.wait(sessionLockName(this.#path, session.name), 'shared', session.ended.signal).then(
       (lock) => {
@@ -366,6 +367,12 @@ class Owner {
     }
   }
 
+  #arrived(session: Session, message: unknown): void {
+    this.#suspect();
+    if (this.#verifying === undefined) this.#receive(session, message);
+    else void this.#receiveVerified(session, message);
+  }
+
   /** It may be frozen again while it asks: then the answer is of before. */
   async #receiveVerified(session: Session, message: unknown): Promise<void> {
     while (this.#verifying !== undefined) {
@@ -384,12 +391,17 @@ class Owner {
     if (this.#state !== 'owner') return session.wire.post({ id, moved: true });
     const running = call.startsWith('export.') ? this.#runningExports : this.#running;
     if (this.#exporting !== undefined && running === this.#running) {
-      void this.#exporting.then(() => this.#receive(session, message));
+      void this.#exporting.then(() => this.#arrived(session, message)); // it may have been frozen meanwhile
       return;
     }
     const done = this.#perform(session, call, isRecord(args) ? args : {})
       .then(({ value, transfer }) => this.#answer(session, { id, ok: value }, transfer))
-      .catch((error: unknown) => this.#answer(session, { id, error: encodeError(error) }))
+      .catch((error: unknown) => {
+        this.#answer(session, { id, error: encodeError(error) });
+        // A log that its devices failed takes no more changes until it is opened again.
+        if ((isVarveError(error, 'VARVE_READ_ONLY') || isVarveError(error, 'VARVE_INTERNAL')) && performance.now() - this.#since > TERM_MS)
+          this.#standAgain();
+      })
       .finally(() => running.delete(done));
     running.add(done);
   }
@@ -507,9 +519,11 @@ class Owner {
       }
       case 'export.next': {
         const reader = session.exports.get(args['export'] as number);
-        if (reader === undefined) throw new VarveError('VARVE_CLOSED', 'an export');
+        if (reader === undefined) throw exportEnded();
         this.#limit(session);
         const { value, done } = await reader.read();
+        // One that was cancelled meanwhile ends as one that is whole.
+        if (session.exports.get(args['export'] as number) !== reader) throw exportEnded();
         if (done) session.exports.delete(args['export'] as number);
         return done ? { value: null } : { value, transfer: [value.buffer] };
       }
@@ -594,6 +608,11 @@ class Owner {
         });
     }
   }
+}
+
+function exportEnded(): VarveError {
+  const detail = `the owner of the pool changed, or nobody read on for ${EXPORT_IDLE_MS / 1000} s`;
+  return new VarveError('VARVE_FENCED', 'an export', { detail });
 }
 
 function cancelExports(session: Session): void {

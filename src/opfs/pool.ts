@@ -268,7 +268,9 @@ class OpfsPlace implements PoolPlace {
   }
 
   async closeAll(): Promise<void> {
-    for (const device of this.#devices) await device.close();
+    // All of them, whatever becomes of one.
+    const closed = await Promise.allSettled(Array.from(this.#devices, (device) => device.close()));
+    for (const each of closed) if (each.status === 'rejected') throw each.reason;
   }
 
   #fenced(device: OpfsDevice): StorageDevice {

@@ -37,7 +37,7 @@ afterEach(async () => {
   origin.full = false;
   origin.readMilliseconds = 0;
   origin.closeFails = false;
-  for (const client of clients) await client.close();
+  for (const client of clients) await client.close().catch(() => undefined); // what was lost is told there, too
   vi.unstubAllGlobals();
 });
 
@@ -292,6 +292,31 @@ it.each(['check', 'compact'])('an export waits for a %s that is under way, and o
   expect(await volumes).toEqual(['v', 'w']);
 });
 
+it('a call that waited for an export is not begun by an owner that was frozen meanwhile, for a client that is gone', async () => {
+  const before = await navigator.locks.query();
+  const volume = await (await join()).volume('v');
+  const { query } = navigator.locks;
+  const own = (await navigator.locks.query()).held?.filter(({ name }) => before.held?.every((other) => other.name !== name));
+  expect(own).toHaveLength(1);
+  const reader = first.pool.export().getReader();
+  await reader.read();
+  const written = volume.write(0, block(2));
+  void written.catch(() => undefined);
+  await sleep(100); // it is held back
+  const spy = vi.spyOn(navigator.locks, 'query').mockImplementation(async () => {
+    const { held = [] } = await query.call(navigator.locks);
+    return { held: held.filter(({ name }) => name !== own?.[0]?.name) };
+  });
+  onTestFinished(() => spy.mockRestore());
+  // The pool is opened again, and the worker stands still over it, once.
+  let reads = 0;
+  Object.defineProperty(origin, 'readMilliseconds', { get: () => (++reads === 5 ? 1300 : 0), set: () => undefined });
+  await reader.cancel();
+  expect(reads).toBeGreaterThan(5);
+  expect(spy).toHaveBeenCalled();
+  expect(await byte(await first.pool.volume('v'), 0)).toBe(0);
+});
+
 it('an export at whose end a file cannot be closed in order fails, and leaves the pool to others', async () => {
   await (await first.pool.createVolume('w', { size: '64MiB' })).write(0, new Uint8Array(36 * MIB).fill(1));
   const reader = first.pool.export().getReader();
@@ -333,6 +358,87 @@ it('an owner that cannot close the pool says so to the page that closes it', asy
   for (const file of origin.files.values()) file.crash();
   expect(await byte(await (await join(await origin.newWorker())).volume('v'), 0)).toBe(0);
 });
+
+describe('a pool that is closed', () => {
+  /** A worker whose end can be told from here. */
+  const watched = async (post: (message: { varve: string; done?: MessagePort }, on: (message: object) => void) => void) => {
+    const worker = await origin.newWorker();
+    const real = worker.worker();
+    const postMessage = (message: never): void => post(message, (each) => real.postMessage(each));
+    const given = { ...real, postMessage, terminate: () => undefined } as unknown as Worker;
+    return { worker, pool: await connect(path, { worker: () => given, patienceMs: 1500 }) };
+  };
+
+  it('says the same to each that closes it', async () => {
+    vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    await (await first.pool.volume('v')).write(0, block(1));
+    origin.broken = true;
+    const closed = await Promise.allSettled([first.pool.close(), first.pool.close()]);
+    for (const each of closed) expect(each).toEqual({ status: 'rejected', reason: code('VARVE_IO') });
+    origin.broken = false;
+  });
+
+  it('has made durable what was acknowledged to it by another tab', async () => {
+    const client = await join();
+    await (await client.volume('v')).write(0, block(7));
+    await client.close();
+    for (const file of origin.files.values()) expect(Buffer.from(file.durable).includes(Buffer.from(block(7)))).toBe(true);
+  });
+
+  it('says that what was not flushed may be lost when its own worker does not answer, or goes away over it', async () => {
+    await first.pool.close();
+    const busy = await watched((message, on) => (message.varve === 'release' ? undefined : on(message)));
+    await expect(busy.pool.close()).rejects.toThrow(code('VARVE_FENCED'));
+    busy.worker.post({ varve: 'release', path });
+    await vi.waitFor(async () => expect(await origin.locks()).toEqual([]));
+
+    const dying = await watched((message, on) => {
+      if (message.varve !== 'release') return on(message);
+      message.done?.postMessage(false); // and all that it held goes, without another word
+      on({ varve: 'release', path });
+    });
+    await expect(dying.pool.close()).rejects.toThrow(/may be lost/);
+  });
+
+  it('has time when its page goes away meanwhile', async () => {
+    await first.pool.close();
+    const page = new EventTarget();
+    const worker = await origin.newWorker();
+    vi.stubGlobal('document', page);
+    vi.stubGlobal('addEventListener', page.addEventListener.bind(page));
+    const pool = await connect(path, { worker: worker.worker });
+    const closing = pool.close();
+    const begun = performance.now();
+    page.dispatchEvent(new Event('pagehide'));
+    expect(performance.now() - begun).toBeGreaterThan(200);
+    await closing;
+  });
+});
+
+it('there is no pool to connect to without Web Locks, and no worker is made for it', async () => {
+  vi.stubGlobal('navigator', {});
+  const worker = vi.fn<() => Worker>();
+  await expect(connect(path, { worker })).rejects.toThrow(code('VARVE_UNSUPPORTED'));
+  expect(worker).not.toHaveBeenCalled();
+});
+
+it('a log that turned read-only takes changes again when its term has lasted a while', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const volume = await first.pool.volume('v');
+  await volume.write(0, block(1));
+  origin.broken = true;
+  await expect(volume.flush()).rejects.toThrow(code('VARVE_IO'));
+  origin.broken = false;
+  for (const file of origin.files.values()) file.crash();
+  await expect(volume.write(0, block(2))).rejects.toThrow(code('VARVE_READ_ONLY'));
+  await sleep(2000);
+  await expect(volume.write(0, block(2))).rejects.toThrow(code('VARVE_READ_ONLY'));
+  // What was acknowledged and is lost is told once, as of any owner that went.
+  await vi.waitFor(() => expect(volume.flush()).rejects.toThrow(code('VARVE_FENCED')));
+  await volume.write(0, block(3));
+  await volume.flush();
+  expect(await byte(volume, 0)).toBe(3);
+}, 20_000);
 
 describe('a handle', () => {
   it('of a deleted volume does not reach another one of its name', async () => {
@@ -579,6 +685,16 @@ it('a write of several parts whose buffer is transferred under way is not acknow
   transfer(bytes);
   await expect(written).rejects.toThrow(/'v': expected the buffer to stay as it is until the call ends, its length is 0 now/);
   expect(await byte(volume, 11 * MIB)).toBe(0);
+});
+
+it('a write whose buffer is transferred when it was sent is acknowledged', async () => {
+  const volume = await (await join()).volume('v');
+  const bytes = block(7);
+  const written = volume.write(0, bytes, { fua: true });
+  await sleep(0);
+  transfer(bytes);
+  await written;
+  expect(await byte(volume, 0)).toBe(7);
 });
 
 it('nothing is put into the buffer of a read that has failed', async () => {
