@@ -103,6 +103,7 @@ export class StoragePool extends EventTarget {
   readonly #deleting = new Set<string>();
   #closing: Promise<void> | undefined;
 
+  /** @internal */
   protected constructor(parts: PoolParts, options: PoolOptions) {
     super();
     this.#keeper = new Keeper(parts);
