@@ -2,6 +2,8 @@
 //
 //   truncate -s 64M a b && losetup -f --show a && losetup -f --show b          # root; two devices to try it with
 //   node examples/raw-devices.ts POOL /dev/loop0 /dev/loop1
+//
+// As it is, it wants Node 24: Node 20 takes no TypeScript, and neither 20 nor 22 knows `await using` (there `await pool.close()`, in a `finally`).
 import { formatSize, isVarveError, RawDevice, StoragePool } from 'varve/node';
 
 const [directory, ...devices] = process.argv.slice(2);

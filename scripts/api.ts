@@ -4,7 +4,8 @@
 //   node scripts/api.ts --check    fails when it is not as it would be written
 //
 // No documentation generator works with TypeScript 7, which has no API for them (2026-11). Declarations are regular enough to be read line by line: each
-// begins in the first column, with its docstring above it, and ends with the first `}` or `;` that stands so again.
+// begins in the first column, with its docstring above it, and ends with the first line that begins so again (parts of a union a space later): a `}`, or, where
+// there may be several of those, a line that ends with `;`. test/system/api.test.ts has the compiler read what comes out.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -91,9 +92,19 @@ function declarationsOf(file: string): Map<string, Declared> {
 function endOf(lines: readonly string[], begin: number): number {
   const first = lines[begin] as string;
   if (/[;}]$/.test(first)) return begin;
-  const end = first.endsWith('{') ? /^\}/ : /;$/;
+  const end = /^export (?:declare )?(?:abstract )?(?:class|interface|enum) /.test(first) ? /^\}$/ : /^ ?[^\s*].*;$/;
   for (let at = begin + 1; at < lines.length; at++) if (end.test(lines[at] as string)) return at;
   throw new Error(`'${first}' has no end`);
+}
+
+/** The last line of the member of a class or interface that begins here. */
+function endOfMember(lines: readonly string[], begin: number): number {
+  const indent = /^\s*/.exec(lines[begin] as string)?.[0].length ?? 0;
+  for (let at = begin; at < lines.length; at++) {
+    const line = lines[at] as string;
+    if (line.endsWith(';') && !/\s/.test(line[indent] ?? '')) return at;
+  }
+  throw new Error(`'${lines[begin]}' has no end`);
 }
 
 /** Without what is private: `#private`, `private constructor`, and members marked @internal. */
@@ -106,8 +117,11 @@ function publicPart(lines: readonly string[]): string[] {
       for (comment.push(line); !line.includes('*/'); comment.push(line)) line = lines[++at] as string;
       line = lines[++at] as string;
     }
-    if (/^\s*(?:#private;|private )/.test(line) || comment.some((text) => text.includes('@internal'))) continue;
-    kept.push(...comment, line.replace(/^export (?:declare )?/, ''));
+    if (/^\s*(?:#private;|private )/.test(line) || comment.some((text) => text.includes('@internal'))) {
+      at = endOfMember(lines, at);
+      continue;
+    }
+    kept.push(...comment, line.replace(/^export (?:declare )?/, '').trimEnd());
   }
   return kept;
 }
@@ -122,7 +136,7 @@ function textOf(doc: readonly string[]): string[] {
     .map((line) => line.replace(/^\s*\*\s?/, '').trimEnd());
   while (text[0] === '') text.shift();
   while (text.at(-1) === '') text.pop();
-  return text.map((line) => line.replace(/^@(\w+)\s*/, (_, tag: string) => `\n*${tag}:* `));
+  return text.map((line, at) => line.replace(/^@(\w+)\s*/, (_, tag: string) => `${(text[at - 1] ?? '') === '' ? '' : '\n'}*${tag}:* `));
 }
 
 function pages(): string {

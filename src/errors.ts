@@ -27,7 +27,7 @@ const EXPLANATION: Record<VarveErrorCode, string> = {
   VARVE_CORRUPT: 'the bytes that were read are damaged',
   VARVE_IO: 'a storage device failed',
   VARVE_FENCED: 'another writer has taken over',
-  VARVE_LOCKED: 'another process has it open for writing',
+  VARVE_LOCKED: 'it is open for writing already',
   VARVE_NOT_FOUND: 'there is no such thing',
   VARVE_EXISTS: 'the name is taken',
   VARVE_LIMIT: 'a limit of the format or of memory is reached',

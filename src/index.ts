@@ -6,7 +6,9 @@ export { compileCore, useCore, type CoreModule, type CoreSource } from './core/i
 export {
   isSyncDevice,
   syncDevice,
+  type CallbackDevice,
   type DeviceSupports,
+  type PromptDevice,
   type StorageDevice,
   type SyncStorageDevice,
   type WriteOptions,
@@ -26,21 +28,26 @@ export {
   type LogVolume,
   type LogVolumeFigures,
   type MemberState,
+  type RebuildOptions,
+  type RebuildResult,
   type ScrubOptions,
   type VolumeState,
 } from './volume/log.ts';
 export type { LoopHooks } from './volume/loop.ts';
-export type { DiffRun } from './volume/diff.ts';
-export type { LogProblem, LogRange, SnapshotMember, SnapshotState, SourceState } from './volume/state.ts';
+export type { DiffRun, DiffState } from './volume/diff.ts';
+export type { LogProblem, LogRange, SnapshotMember, SnapshotState, SourceState, Structure } from './volume/state.ts';
 export { SnapshotView } from './volume/snapshot.ts';
 export { DEFAULT_SOURCE, VolumeSource, type CallOptions, type VolumeWriteOptions } from './volume/source.ts';
 export { VirtualVolume, type SnapshotInfo, type SnapshotOptions, type SourceInfo, type VolumeFigures } from './volume/volume.ts';
 export { StoragePool, type CreateVolumeOptions, type ReplaceResult } from './pool/pool.ts';
 export type { CreatePoolOptions, PoolOptions } from './pool/assemble.ts';
+export type { StorageVolumeState } from './pool/catalogue.ts';
+export type { FoundDevice, PoolQuota } from './pool/place.ts';
 export type {
   CheckOptions,
   CheckProblem,
   CheckResult,
+  DescribedRange,
   PoolDescription,
   PoolStatus,
   ScrubPoolOptions,

@@ -4,7 +4,7 @@
 export { isVarveError, VarveError, type VarveErrorCode, type VarveErrorOptions } from './errors.ts';
 export { formatSize, formatSizeExactly, parseSize } from './units.ts';
 export { checkName } from './names.ts';
-export { compileCore, useCore, type CoreSource } from './core/instantiate.ts';
+export { compileCore, useCore, type CoreModule, type CoreSource } from './core/instantiate.ts';
 export {
   isSyncDevice,
   syncDevice,
@@ -20,10 +20,13 @@ export { DEFAULT_SOURCE, VolumeSource, type CallOptions, type VolumeWriteOptions
 export { VirtualVolume, type SnapshotInfo, type SnapshotOptions, type SourceInfo, type VolumeFigures } from './volume/volume.ts';
 export type { CreateVolumeOptions, ReplaceResult } from './pool/pool.ts';
 export type { PoolOptions } from './pool/assemble.ts';
+export type { StorageVolumeState } from './pool/catalogue.ts';
+export type { PoolQuota } from './pool/place.ts';
 export type {
   CheckOptions,
   CheckProblem,
   CheckResult,
+  DescribedRange,
   PoolDescription,
   PoolStatus,
   StorageVolumeStatus,

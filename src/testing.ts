@@ -3,11 +3,23 @@ export { deviceConformance, type ConformanceOptions, type ConformanceRunner, typ
 export { FaultDevice, type Fault, type FaultCall } from './device/wrap/fault.ts';
 export { TraceDevice, type TraceEvent } from './device/wrap/trace.ts';
 export {
+  BlockArena,
   SimulatedDevice,
   type DeviceFault,
   type DeviceImage,
   type FaultKind,
   type SimulatedDeviceOptions,
 } from './testing/simulated-device.ts';
-export { ReferenceModel } from './testing/model.ts';
+export {
+  Candidates,
+  ReferenceModel,
+  type Assignment,
+  type Candidate,
+  type Change,
+  type ModelSnapshot,
+  type ModelSource,
+  type Observation,
+  type Piece,
+  type Probe,
+} from './testing/model.ts';
 export { Random } from './testing/random.ts';

@@ -22,7 +22,7 @@ export class CoreAbort extends Error {
 let chosen: CoreSource | undefined;
 let compiled: WebAssembly.Module | undefined;
 
-/** Uses this core from now on where none is passed in. What `varve/slim` needs once, before anything is opened. */
+/** Uses this core from now on where none is passed in. What `varve/slim` needs once, before anything is opened. It is looked at when it is first used. */
 export function useCore(core: CoreSource): void {
   chosen = core;
   compiled = undefined;
@@ -75,6 +75,7 @@ function makeImports(): { imports: WebAssembly.Imports; bind: (instance: WebAsse
   return {
     imports: { env: { abort } },
     bind: (instance) => {
+      if (!instance.exports['exchange']) throw new TypeError('core: expected a core of Varve');
       memory = instance.exports['memory'] as WebAssembly.Memory;
       return instance.exports;
     },

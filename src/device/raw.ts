@@ -94,6 +94,10 @@ let shared: Bounce | undefined;
 const bounce = (): Bounce => (shared ??= new Bounce());
 const SYNC_SLOT = 0;
 
+/**
+ * A block device, or a regular file opened like one. When it is claimed (`exclusive`) neither mounts nor other processes of Varve get it; under Deno, which
+ * cannot open with O_EXCL and wants `--allow-all` for block devices, `mount` still does.
+ */
 export class RawDevice implements SyncStorageDevice, CallbackDevice {
   readonly blockSize = RAW_ALIGNMENT_BYTES;
   /**

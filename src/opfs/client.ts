@@ -12,7 +12,7 @@ import type { CallOptions } from '../volume/source.ts';
 import type { SnapshotInfo, VolumeFigures } from '../volume/volume.ts';
 import { importPool as importPoolHere } from './archive.ts';
 import { normalPath } from './directory.ts';
-import { Link, type LossListener } from './link.ts';
+import { Link } from './link.ts';
 import {
   SUSPICION_MS,
   TRANSFER_BYTES_MAX,
@@ -334,7 +334,7 @@ interface VolumeInfo {
  * A virtual volume of a pool that another worker owns. When an owner went away with changes of this handle that it had acknowledged and not flushed, every
  * call on the handle fails with VARVE_FENCED until `flush`, `snapshot` or `close` has said so: nothing is read as if they were there, nothing is written behind them.
  */
-export class VolumeClient implements StorageDevice, LossListener {
+export class VolumeClient implements StorageDevice {
   readonly name: string;
   readonly blockSize = 4096;
   readonly supports = { discard: true, fua: 'native', sync: false, persistent: true } as const;

@@ -34,7 +34,7 @@ export class OriginLock {
       const lock = new OriginLock(name);
       if (await lock.#request({ mode, ifAvailable: true })) return lock;
     }
-    throw new VarveError('VARVE_LOCKED', `locking '${name}'`, { detail: 'another page or worker of this origin has the pool open' });
+    throw new VarveError('VARVE_LOCKED', `locking '${name}'`, { detail: 'the pool is open already, in a page or worker of this origin' });
   }
 
   /**

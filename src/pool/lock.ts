@@ -109,8 +109,8 @@ function lock(path: string, mode: LockMode, descriptor: number): void {
   if (!fstatSync(descriptor).isFile())
     throw new VarveError('VARVE_IO', `opening the lock file ${path}`, { detail: 'it is no regular file' });
   if (lockDescriptor(`locking ${path}`, descriptor, mode)) return;
-  const detail = mode === 'exclusive' ? 'another process has the pool open' : 'another process has the pool open for writing';
-  throw new VarveError('VARVE_LOCKED', `locking ${path}`, { detail });
+  const how = mode === 'exclusive' ? '' : ' for writing';
+  throw new VarveError('VARVE_LOCKED', `locking ${path}`, { detail: `the pool is open${how} already, in this process or another` });
 }
 
 function isAt(path: string, device: bigint, inode: bigint): boolean {

@@ -18,7 +18,7 @@
 
 import type { StorageDevice } from '../device/device.ts';
 import { isVarveError, messageOf, VarveError } from '../errors.ts';
-import { checkName } from '../names.ts';
+import { checkName, normalName } from '../names.ts';
 import { parseVirtualSize } from '../units.ts';
 import { Log, type LogPolicy, type LogVolume } from '../volume/log.ts';
 import { DEFAULT_SOURCE } from '../volume/source.ts';
@@ -103,6 +103,7 @@ export class StoragePool extends EventTarget {
   readonly #deleting = new Set<string>();
   #closing: Promise<void> | undefined;
 
+  /** @internal */
   protected constructor(parts: PoolParts, options: PoolOptions) {
     super();
     this.#keeper = new Keeper(parts);
@@ -233,7 +234,7 @@ export class StoragePool extends EventTarget {
    * @throws VarveError `VARVE_NOT_FOUND`
    */
   async deleteVolume(name: string): Promise<void> {
-    const normal = name.normalize('NFC');
+    const normal = normalName(name, 'volume');
     const doing = `deleting volume '${normal}'`;
     this.#checkWritable(doing);
     // One that is being opened may need the mutex for that.
@@ -271,13 +272,13 @@ export class StoragePool extends EventTarget {
   async volume(name: string): Promise<VirtualVolume> {
     const doing = `opening volume '${name}'`;
     this.#checkOpen(doing);
-    const record = this.#keeper.need(name.normalize('NFC'), doing);
+    const record = this.#keeper.need(normalName(name, 'volume'), doing);
     const log = await this.#openLog(record);
     return new VirtualVolume(log, record.name, record.number);
   }
 
   has(name: string): boolean {
-    return this.#keeper.find(name.normalize('NFC')) !== undefined;
+    return this.#keeper.find(normalName(name, 'volume')) !== undefined;
   }
 
   /** Which volume it is, whatever else had the name before. @internal */
@@ -286,7 +287,7 @@ export class StoragePool extends EventTarget {
   }
 
   policyOf(name: string): VolumePolicy {
-    return this.#keeper.need(name.normalize('NFC'), `reading the policy of '${name}'`).policy;
+    return this.#keeper.need(normalName(name, 'volume'), `reading the policy of '${name}'`).policy;
   }
 
   // ——— figures ———

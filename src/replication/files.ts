@@ -12,6 +12,7 @@ import { isVarveError, messageOf, VarveError } from '../errors.ts';
 import { isPoolFile } from '../pool/directory.ts';
 import { foreignSignature, VARVE_SIGNATURE } from '../pool/signature.ts';
 import type { VirtualVolume } from '../volume/volume.ts';
+import { checkDevice } from './read-ahead.ts';
 import { replicate as replicateDevice, type ReplicateOptions, type ReplicateResult } from './replicate.ts';
 import { restoreDevice, type RestoreOptions, type RestoreResult } from './restore.ts';
 
@@ -47,6 +48,7 @@ export async function restore(
   options: RestorePathOptions = {},
 ): Promise<RestoreResult> {
   if (typeof target !== 'string') return restoreDevice(view, target, options);
+  checkDevice('view', view);
   const path = resolve(target);
   if (!isThere(path)) return restoreBeside(view, path, options);
   if (options.inPlace !== true) {

@@ -10,6 +10,11 @@ export interface Chunk {
   readonly bytes: Uint8Array;
 }
 
+/** @throws TypeError when it is none */
+export function checkDevice(what: string, device: StorageDevice): void {
+  if (!device?.read) throw new TypeError(`${what}: expected a device, got ${typeof device}`);
+}
+
 /**
  * A range of the device (all of it, as a rule) in chunks of 1 MiB. The next one is being read while this one is in use. From a start that is a multiple
  * of the device's block size every read is aligned but the last, which may be short.

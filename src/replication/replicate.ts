@@ -14,7 +14,7 @@ import { checkName } from '../names.ts';
 import { DEFAULT_SOURCE, type VolumeSource } from '../volume/source.ts';
 import type { VirtualVolume } from '../volume/volume.ts';
 import { CHUNK_BYTES, differences } from './compare.ts';
-import { readAhead } from './read-ahead.ts';
+import { checkDevice, readAhead } from './read-ahead.ts';
 
 export interface ReplicateOptions {
   /** Name of the snapshot; left out: the UTC time, `2026-11-23T02-11-55Z`. */
@@ -58,6 +58,8 @@ const FLUSH_EVERY_MS = 5000;
  * the signal's reason when it was aborted
  */
 export async function replicate(primary: StorageDevice, volume: VirtualVolume, options: ReplicateOptions = {}): Promise<ReplicateResult> {
+  checkDevice('primary', primary);
+  checkDevice('volume', volume);
   const { signal, onProgress } = options;
   const compare = options.compare ?? 'bytes';
   if (compare !== 'bytes' && compare !== 'checksum')

@@ -3,7 +3,7 @@
 import type { StorageDevice } from '../device/device.ts';
 import { VarveError } from '../errors.ts';
 import { CHUNK_BYTES, dataRuns, differences, type Run } from './compare.ts';
-import { readAhead } from './read-ahead.ts';
+import { checkDevice, readAhead } from './read-ahead.ts';
 
 export interface RestoreOptions {
   readonly signal?: AbortSignal | undefined;
@@ -36,6 +36,8 @@ export async function restoreDevice(
   options: RestoreOptions = {},
   blank = false,
 ): Promise<RestoreResult> {
+  checkDevice('view', view);
+  checkDevice('target', target);
   const { signal, onProgress } = options;
   const begun = Date.now();
   const totalBytes = view.sizeBytes;

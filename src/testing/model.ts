@@ -74,7 +74,7 @@ export interface Observation {
   readonly known: Uint8Array;
 }
 
-interface Candidate {
+export interface Candidate {
   readonly value: number;
   readonly ended: number;
 }

@@ -167,6 +167,7 @@ export class Log {
   readonly uuid: Uint8Array;
   readonly sync: boolean;
   readonly readOnly: boolean;
+  /** @internal */
   readonly loop: Loop;
   /** Counts changes of sources and snapshots: what was looked up under another version is looked up again. */
   version = 1;

@@ -1,6 +1,7 @@
 // The read module: a snapshot's state of one source as a read-only storage device.
 import { checkBytes, checkOpen, checkRange, type DeviceSupports, type SyncStorageDevice } from '../device/device.ts';
 import { VarveError } from '../errors.ts';
+import { normalName } from '../names.ts';
 import type { Log } from './log.ts';
 
 export class SnapshotView implements SyncStorageDevice {
@@ -24,7 +25,7 @@ export class SnapshotView implements SyncStorageDevice {
   /** @throws VarveError VARVE_NOT_FOUND when there is no such snapshot, or the source is not in it */
   constructor(log: Log, volumeNumber: number, name: string, sourceName: string, volumeSubject: string) {
     this.log = log;
-    this.name = name.normalize('NFC');
+    this.name = normalName(name, 'snapshot');
     this.sourceName = sourceName;
     this.supports = { discard: false, fua: 'native', sync: log.sync, persistent: log.persistent };
     this.#volumeNumber = volumeNumber;

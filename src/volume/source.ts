@@ -4,6 +4,7 @@
 import { EPOCH_NOW } from '../core/exports.ts';
 import { checkBytes, checkOpen, checkRange, type DeviceSupports, type SyncStorageDevice } from '../device/device.ts';
 import { VarveError } from '../errors.ts';
+import { normalName } from '../names.ts';
 import { parseVirtualSize } from '../units.ts';
 import type { DiffRun, DiffState } from './diff.ts';
 import type { Log } from './log.ts';
@@ -228,7 +229,7 @@ export class VolumeSource implements SyncStorageDevice {
   }
 
   protected findSnapshot(name: string, doing: string): SnapshotState {
-    const snapshot = this.log.findSnapshot(this.number, name.normalize('NFC'));
+    const snapshot = this.log.findSnapshot(this.number, normalName(name, 'snapshot'));
     if (!snapshot) throw new VarveError('VARVE_NOT_FOUND', doing, { detail: `there is no snapshot '${name}'` });
     return snapshot;
   }

@@ -1,6 +1,6 @@
 // A virtual volume: the name under which users see spaces of a log. As a device it is its default source; what concerns all its sources is here.
 import { VarveError } from '../errors.ts';
-import { checkName } from '../names.ts';
+import { checkName, normalName } from '../names.ts';
 import { parseVirtualSize } from '../units.ts';
 import type { LogFigures, Log } from './log.ts';
 import { DEFAULT_SOURCE, VolumeSource, type CallOptions } from './source.ts';
@@ -56,7 +56,7 @@ export class VirtualVolume extends VolumeSource {
 
   /** One source as a device. @throws VarveError VARVE_NOT_FOUND */
   source(name: string): VolumeSource {
-    const normal = name.normalize('NFC');
+    const normal = normalName(name, 'source');
     if (!this.log.findSource(this.number, normal)) throw new VarveError('VARVE_NOT_FOUND', `source '${name}' of ${this.subject}`);
     return new VolumeSource(this.log, this.number, this.name, normal);
   }

@@ -18,6 +18,8 @@ describe('the lock of a pool', () => {
     const lock = PoolLock.acquire(path, 'exclusive');
     expect(() => PoolLock.acquire(path, 'exclusive')).toThrow(code('VARVE_LOCKED'));
     expect(() => PoolLock.acquire(path, 'shared')).toThrow(code('VARVE_LOCKED'));
+    expect(() => PoolLock.acquire(path, 'exclusive')).toThrow(/: the pool is open already, in this process or another$/);
+    expect(() => PoolLock.acquire(path, 'shared')).toThrow(/: the pool is open for writing already, in this process or another$/);
     lock.release();
     lock.release();
     PoolLock.acquire(path, 'exclusive').release();
