@@ -13,7 +13,7 @@ export {
 } from './space';
 export { leafDropIfEmpty, leafFind, leafFindShape, leafMarkDirty, leafRoom, leafRoomPlain } from './leaf';
 export { cursorLeaf, cursorShape, cursorSpace, leafCursorBegin, leafCursorNext, leafCursorNextDirty, leafCursorSet } from './cursor';
-export { leavesTotal } from './directory';
+export { LEAF_NONE, leavesTotal } from './directory';
 export { historyRoom, largestHistoryBytes } from './history';
 export {
   foundBirth, foundBlock, foundSpace, foundVolume, lookupBatch, tableFind, tableOwns, tableResolve, tableExpect, tableResolveRange, tableWarm,

@@ -18,7 +18,7 @@ import { BLOCK_BYTES, SPACE_NONE, VOLUME_NONE } from '../format/constants';
 import { PAGE_LEAVES, PAGE_SEGMENTS, PAGE_STATE } from '../format/page';
 import { CUT_BYTES } from '../format/root';
 import {
-  LEAF_DIRTY, LEAF_FLAGS, LEAF_IMAGE, cursorLeaf, cursorShape, cursorSpace, largestHistoryBytes, leafCursorBegin, leafCursorNext,
+  LEAF_DIRTY, LEAF_FLAGS, LEAF_IMAGE, LEAF_NONE, cursorLeaf, cursorShape, cursorSpace, largestHistoryBytes, leafCursorBegin, leafCursorNext,
   leafCursorNextDirty, leafCursorSet, leafImageSize, leafImageWrite, leafMarkDirty, liveCount, releasedImageTake, spaceUid,
   squeezeStep, squeezeWanted,
 } from '../table/index';
@@ -128,7 +128,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
       stateReference = imageStore(PAGE_STATE, 0, 0, 0, sequence, image, bytes);
       if (!stateReference) return noRoom(ticket);
       cursorAtSpace = 0;
-      cursorAtLeaf = 0;
+      cursorAtLeaf = LEAF_NONE; // before the first
       if (RAID) squeezing = !closing && squeezeWanted();
       store<u32>(ticket, 2, T_STATE);
       continue;
@@ -146,8 +146,7 @@ export function checkpointRun(ticket: u32, closing: bool): u32 {
         return PLAN; // as below
       }
       drainReleased();
-      leafCursorBegin();
-      if (cursorAtSpace || cursorAtLeaf) leafCursorSet(cursorAtSpace, cursorAtLeaf);
+      leafCursorSet(cursorAtSpace, cursorAtLeaf);
       let done: u32 = 0;
       let leaf: u32 = 1;
       // Fewer when there are long histories: each image fills pages, twice.
