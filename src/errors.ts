@@ -40,12 +40,12 @@ const EXPLANATION: Record<VarveErrorCode, string> = {
 
 export interface VarveErrorOptions {
   /** What exactly is wrong; replaces the general explanation of the code. */
-  readonly detail?: string;
+  readonly detail?: string | undefined;
   readonly cause?: unknown;
   /** The storage volume (id) where it happened, if it happened on one. */
-  readonly volume?: number;
+  readonly volume?: number | undefined;
   /** The block (LBA in that storage volume's data area) where it happened. */
-  readonly block?: number;
+  readonly block?: number | undefined;
 }
 
 /** Trouble with a stable `code`. `message` reads "what was being done: what is wrong". */
@@ -62,7 +62,7 @@ export class VarveError extends Error {
       options.volume === undefined
         ? ''
         : ` (storage volume ${options.volume}${options.block === undefined ? '' : `, block ${options.block}`})`;
-    super(`${doing}: ${options.detail ?? EXPLANATION[code]}${where}`, 'cause' in options ? { cause: options.cause } : undefined);
+    super(`${doing}: ${options.detail ?? EXPLANATION[code]}${where}`, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.doing = doing;
     this.volume = options.volume;
@@ -112,13 +112,15 @@ export function errorFromCore(
 ): VarveError | RangeError {
   if (failure === CORE_RANGE) return new RangeError(`${doing}: expected a range inside the volume, or a number inside its bounds`);
   const code = CORE_CODES[failure];
-  const because = cause === undefined ? {} : { cause };
-  if (code === undefined)
-    return new VarveError('VARVE_INTERNAL', doing, { detail: `the core failed with the unknown code ${failure}`, ...because });
-  return new VarveError(code, doing, { ...place, ...because });
+  const detail = code === undefined ? `the core failed with the unknown code ${failure}` : undefined;
+  return new VarveError(code ?? 'VARVE_INTERNAL', doing, { ...place, detail, cause });
 }
 
-/** What an error says, for messages that quote another one. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** What an error says, and in parentheses its cause where that says more; for people, and for messages that quote another one. */
+export function messageOf(error: unknown, levels = 8): string {
+  if (!(error instanceof Error)) return String(error);
+  const { message, cause } = error;
+  if (cause === undefined || levels === 0) return message;
+  const because = messageOf(cause, levels - 1);
+  return message.includes(because) ? message : `${message} (${because})`;
 }

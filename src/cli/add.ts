@@ -18,7 +18,7 @@ export const add: Verb = {
     const devices = args.texts('device');
     if (devices.length === 0) throw new UsageError('--device is missing: say which devices are added');
     const raid = (args.text('raid') ?? 'single') as RaidLevel;
-    const id = await withPool(args.at(0), args.without('device'), 'write', async (pool) => {
+    const id = await withPool(args.at(0), args.without('device'), output, 'write', async (pool) => {
       try {
         return await (pool as DirectoryPool).addDevices(devices, { raid, stripSize: args.number('strip-size'), force: args.has('force') });
       } catch (error) {

@@ -16,7 +16,7 @@ export const cat: Verb = {
   raw: true,
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'allowed');
-    await withVolume(reference, args, 'read', async (volume) => {
+    await withVolume(reference, args, output, 'read', async (volume) => {
       const source = volume.source(pickSource(volume, reference.snapshot, args.text('source')));
       const device = reference.snapshot === null ? source : source.at(reference.snapshot);
       const offset = args.number('offset') ?? 0;

@@ -17,7 +17,7 @@ export const check: Verb = {
     const onProgress = (volume: string): void => output.progress(`checking ${shown(volume)}`, 0, 1);
     let result: CheckResult;
     try {
-      result = await withPool(args.at(0), args, args.has('repair') ? 'write' : 'read', (pool) => pool.check({ signal, onProgress }));
+      result = await withPool(args.at(0), args, null, args.has('repair') ? 'write' : 'read', (pool) => pool.check({ signal, onProgress }));
     } catch (error) {
       // A pool that is too damaged to be opened is what a check is there to find.
       const isFinding = isVarveError(error) && (FINDINGS.has(error.code) || (error.code === 'VARVE_NOT_FOUND' && isPool(args.at(0))));

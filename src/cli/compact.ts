@@ -13,7 +13,7 @@ export const compact: Verb = {
   positionals: [1, 1],
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'none');
-    const result = await withVolume(reference, args, 'reclaim', async (volume, pool) => {
+    const result = await withVolume(reference, args, output, 'reclaim', async (volume, pool) => {
       const before = volume.figures();
       const segments = await volume.compact({ signal, onProgress: (done) => output.progress('compacting', done, before.segmentsHeld) });
       await pool.maintain({ signal });

@@ -42,7 +42,7 @@ export const create: Verb = {
     const reference = parseReference(args.at(0), 'none');
     const size = virtualSizeOf(args);
     const policy = policyOf(args);
-    const made = await withPool(reference.pool, args, 'write', async (pool) => {
+    const made = await withPool(reference.pool, args, output, 'write', async (pool) => {
       const volume = await pool.createVolume(reference.volume, { size, policy });
       return { name: volume.name, sizeBytes: volume.sizeBytes, policy };
     });

@@ -11,7 +11,7 @@ export const deleteVerb: Verb = {
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'allowed');
     const { volume: name, snapshot } = reference;
-    await withPool(reference.pool, args, 'write', async (pool) => {
+    await withPool(reference.pool, args, output, 'write', async (pool) => {
       if (snapshot === null) await pool.deleteVolume(name);
       else await (await pool.volume(name)).deleteSnapshot(snapshot, { signal });
     });

@@ -24,7 +24,7 @@ export const diff: Verb = {
     const from = usage(() => checkName(given, 'snapshot'));
     const until = args.text('to');
     const to = until === undefined ? undefined : usage(() => checkName(until, 'snapshot'));
-    await withVolume(reference, args, 'read', async (volume) => {
+    await withVolume(reference, args, output, 'read', async (volume) => {
       const source = volume.source(pickSource(volume, to ?? null, args.text('source')));
       // Written as it is found: there may be millions of ranges.
       let text = output.json ? '[' : '';

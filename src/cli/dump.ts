@@ -7,7 +7,7 @@ export const dump: Verb = {
   options: { ranges: { kind: 'flag', help: 'list the byte ranges that are in use, by device' }, ...POOL_OPTIONS },
   positionals: [1, 1],
   async run(args, { output, signal }) {
-    const description = await withPool(args.at(0), args, 'read', (pool) => pool.describe({ signal }));
+    const description = await withPool(args.at(0), args, output, 'read', (pool) => pool.describe({ signal }));
     if (args.has('ranges')) {
       const ranges = description.devices.flatMap((device) => device.ranges.map((range) => ({ path: device.path, ...range })));
       await output.result(ranges, () => ranges.map((range) => `${range.path ?? 'memory'} ${range.offset} ${range.length} ${range.what}`));

@@ -45,6 +45,7 @@ export const init: Verb = {
     }
     const status = await pool.status();
     await pool.close();
+    for (const text of status.notes) output.note(text);
     await output.result({ pool: status.pool, storageVolumes: status.storageVolumes }, () => [
       `pool ${status.pool.id} in ${status.pool.path}`,
       `${status.storageVolumes.length} storage volume${status.storageVolumes.length === 1 ? '' : 's'} of ${[...new Set(status.storageVolumes.map((volume) => formatSize(volume.sizeBytes)))].join(', ')}`,

@@ -11,7 +11,7 @@ export const list: Verb = {
   positionals: [1, 1],
   async run(args, { output }) {
     const { pool: path, volume: name } = poolOrVolume(args.at(0));
-    const status = await withPool(path, args, 'read', (pool) => pool.status());
+    const status = await withPool(path, args, output, 'read', (pool) => pool.status());
     for (const volume of status.virtualVolumes)
       if (volume.error !== undefined) output.error(`volume '${shown(volume.name)}': ${volume.error.message}`);
     if (name === null) {

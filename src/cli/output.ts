@@ -19,6 +19,7 @@ export class Output {
   #begun = false;
   #lineShown = false;
   #shownAt = 0;
+  readonly #notes: string[] = [];
   /** Not by the stream: see `isWrittenItself`. */
   readonly #isWrittenItself = isWrittenItself();
 
@@ -33,15 +34,20 @@ export class Output {
     process.stderr.on('error', () => undefined);
   }
 
-  /** The result of a verb: `document` as JSON, or the lines. A reader that is gone changes nothing about the result, nor about the exit status. */
-  async result(document: unknown, lines: readonly string[] | (() => readonly string[])): Promise<void> {
+  /** The result of a verb: `document` as JSON, with the notes if it has none of its own, or the lines. A reader that is gone changes nothing about
+   *  it, nor about the exit status. */
+  async result(document: object, lines: readonly string[] | (() => readonly string[])): Promise<void> {
     this.endProgress();
-    const text = this.json ? [JSON.stringify(document, null, 2)] : typeof lines === 'function' ? lines() : lines;
+    const text = this.json ? [JSON.stringify(this.#withNotes(document), null, 2)] : typeof lines === 'function' ? lines() : lines;
     try {
       if (text.length > 0) await this.bytes(`${text.join('\n')}\n`);
     } catch (error) {
       if (!(error instanceof ReaderGone)) throw error;
     }
+  }
+
+  #withNotes(document: object): object {
+    return this.#notes.length === 0 || Array.isArray(document) || 'notes' in document ? document : { ...document, notes: this.#notes };
   }
 
   /** Resolves when the bytes have left. @throws ReaderGone */
@@ -58,7 +64,8 @@ export class Output {
 
   /** The document that says what failed; where one was begun, it stays cut off, which no reader of JSON takes for a whole one. */
   async failure(code: string, message: string): Promise<void> {
-    if (this.json && !this.#begun) await this.bytes(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`).catch(() => undefined);
+    const document = this.#withNotes({ error: { code, message } });
+    if (this.json && !this.#begun) await this.bytes(`${JSON.stringify(document, null, 2)}\n`).catch(() => undefined);
   }
 
   error(message: string): void {
@@ -66,8 +73,11 @@ export class Output {
     process.stderr.write(`varve: ${message}\n`);
   }
 
+  /** Once, however often it is said. */
   note(message: string): void {
+    if (this.#notes.includes(message)) return;
     this.#lineShown = false;
+    this.#notes.push(message);
     note(message);
   }
 
@@ -114,7 +124,7 @@ function writeAll(data: Uint8Array | string): void {
 
 /** Worth knowing, and no failure. */
 export function note(message: string): void {
-  process.stderr.write(`${process.stderr.isTTY === true ? CLEAR_LINE : ''}varve: note: ${message}\n`);
+  process.stderr.write(`${process.stderr.isTTY === true ? CLEAR_LINE : ''}varve: note: ${shown(message)}\n`);
 }
 
 /** Rows as aligned columns; a column whose heading starts with `>` is aligned to the right. */

@@ -24,7 +24,7 @@ export const replace: Verb = {
     if (volume === undefined || old === undefined) throw new UsageError('--volume and --device are missing: say which member goes');
     const path = args.count > 1 ? args.at(1) : undefined;
     const onProgress = (done: number, total: number): void => output.progress('rebuilding', done, total);
-    const result = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
+    const result = await withPool(args.at(0), args.without('device'), output, 'write', (pool) =>
       untilStopped(pool, signal, () => (pool as DirectoryPool).replaceDevice(volume, old, path, { force: args.has('force'), onProgress })),
     );
     const { unfilledBytes, damagedBytes } = result;

@@ -3,7 +3,7 @@ import { checkName } from '../names.ts';
 import { replicate as replicateDevice } from '../replication/replicate.ts';
 import { formatSize } from './output.ts';
 import { parseReference, usage, UsageError } from './parse.ts';
-import { pickSource, POOL_OPTIONS, SOURCE_OPTION, withPool, type Verb } from './verb.ts';
+import { pickSource, POOL_OPTIONS, sayingWhoseSpace, SOURCE_OPTION, withPool, type Verb } from './verb.ts';
 
 export const replicate: Verb = {
   name: 'replicate',
@@ -37,19 +37,21 @@ export const replicate: Verb = {
     // Before the pool is touched: a source that is not there must not leave an empty volume behind.
     const primary = await FileDevice.open(args.at(0), { readOnly: true });
     try {
-      const result = await withPool(reference.pool, args, 'write', async (pool) => {
+      const result = await withPool(reference.pool, args, output, 'write', async (pool) => {
         const volume = pool.has(reference.volume)
           ? await pool.volume(reference.volume)
           : await pool.createVolume(reference.volume, { size: primary.sizeBytes, source: wanted });
         const source = wanted ?? pickSource(volume, null, undefined);
-        return replicateDevice(primary, volume, {
-          snapshot,
-          source,
-          compare,
-          signal,
-          onProgress: (progress) =>
-            output.progress(`replicating, ${formatSize(progress.changedBytes)} changed`, progress.scannedBytes, progress.totalBytes),
-        });
+        return sayingWhoseSpace(pool, volume, () =>
+          replicateDevice(primary, volume, {
+            snapshot,
+            source,
+            compare,
+            signal,
+            onProgress: (progress) =>
+              output.progress(`replicating, ${formatSize(progress.changedBytes)} changed`, progress.scannedBytes, progress.totalBytes),
+          }),
+        );
       });
       await output.result(result, [
         `snapshot ${result.snapshot}`,

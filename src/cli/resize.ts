@@ -13,7 +13,7 @@ export const resize: Verb = {
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'none');
     const size = virtualSizeOf(args);
-    const done = await withVolume(reference, args, 'write', async (volume) => {
+    const done = await withVolume(reference, args, output, 'write', async (volume) => {
       const source = volume.source(pickSource(volume, null, args.text('source')));
       const before = source.sizeBytes;
       await source.resize(size, { signal });

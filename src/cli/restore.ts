@@ -16,7 +16,7 @@ export const restore: Verb = {
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'allowed');
     const target = args.at(1);
-    const result = await withVolume(reference, args, 'read', async (volume) => {
+    const result = await withVolume(reference, args, output, 'read', async (volume) => {
       const source = volume.source(pickSource(volume, reference.snapshot, args.text('source')));
       const view = reference.snapshot === null ? source : source.at(reference.snapshot);
       return restoreView(view, target, {

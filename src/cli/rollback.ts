@@ -12,7 +12,7 @@ export const rollback: Verb = {
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'required');
     const name = reference.snapshot ?? '';
-    const keptAs = await withVolume(reference, args, 'write', (volume) => volume.rollback(name, { signal }));
+    const keptAs = await withVolume(reference, args, output, 'write', (volume) => volume.rollback(name, { signal }));
     await output.result({ snapshot: name, keptAs }, [
       `volume ${shown(reference.volume)} is back at ${shown(name)}`,
       `the state that it left is ${shown(keptAs)}`,

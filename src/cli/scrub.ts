@@ -9,7 +9,7 @@ export const scrub: Verb = {
   positionals: [1, 1],
   async run(args, { output, signal }) {
     const onProgress = (volume: string, done: number, total: number): void => output.progress(`scrubbing ${shown(volume)}`, done, total);
-    const result = await withPool(args.at(0), args, 'write', (pool) => pool.scrub({ signal, onProgress }));
+    const result = await withPool(args.at(0), args, null, 'write', (pool) => pool.scrub({ signal, onProgress }));
     await output.result(result, () => [
       ...result.problems.map((problem) => `${problem.code}  ${shown(problem.where)}: ${shown(problem.message)}`),
       ...result.notes.map((note) => `note: ${shown(note)}`),

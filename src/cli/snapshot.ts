@@ -12,7 +12,7 @@ export const snapshot: Verb = {
     const reference = parseReference(args.at(0), 'required');
     const name = reference.snapshot ?? '';
     const createdAt = Date.now();
-    await withVolume(reference, args, 'write', async (volume) => {
+    await withVolume(reference, args, output, 'write', async (volume) => {
       const given = args.text('source');
       const source = given === undefined ? undefined : pickSource(volume, null, given);
       await volume.snapshot(name, { source, createdAt, signal });

@@ -20,7 +20,7 @@ export const spare: Verb = {
   async run(args, { output, signal }) {
     const device = args.text('device');
     if (device === undefined) throw new UsageError('--device is missing: say which device is the spare');
-    const id = await withPool(args.at(0), args.without('device'), 'write', (pool) =>
+    const id = await withPool(args.at(0), args.without('device'), output, 'write', (pool) =>
       untilStopped(pool, signal, () =>
         (pool as DirectoryPool).addSpareDevice(device, { force: args.has('force'), only: args.has('failed-only') ? 'faulted' : undefined }),
       ),

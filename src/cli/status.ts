@@ -8,7 +8,7 @@ export const status: Verb = {
   options: POOL_OPTIONS,
   positionals: [1, 1],
   async run(args, { output }) {
-    const found = await withPool(args.at(0), args, 'read', (pool) => pool.status());
+    const found = await withPool(args.at(0), args, null, 'read', (pool) => pool.status());
     await output.result(found, () => {
       const lines = [`pool ${found.pool.id}`, `  in ${found.pool.path}, catalogue generation ${found.pool.generation}`, ''];
       lines.push(

@@ -49,25 +49,69 @@ export type Mode = 'read' | 'write' | 'reclaim';
 /**
  * Opens the pool, does something with it, and closes it, also when that failed. What verbs do is durable before it is closed; so when there is no room for the
  * checkpoints that make the next open quick, that is a note.
+ *
+ * @param output is told the pool's notes; null: they are in the verb's result
  */
-export async function withPool<T>(path: string, args: Arguments, mode: Mode, use: (pool: StoragePool) => Promise<T>): Promise<T> {
+export async function withPool<T>(
+  path: string,
+  args: Arguments,
+  output: Output | null,
+  mode: Mode,
+  use: (pool: StoragePool) => Promise<T>,
+): Promise<T> {
   const options = { readOnly: mode === 'read', discard: mode === 'reclaim', devices: args.texts('device') };
   const pool = await DirectoryPool.open(path, options);
+  let told = 0;
+  const tellNotes = (): void => {
+    for (; output !== null && told < pool.notes.length; told++) output.note(pool.notes[told]!);
+  };
+  tellNotes();
   let result: T;
   try {
     result = await use(pool);
   } catch (error) {
     await pool.close().catch(() => undefined); // the first error is the one to tell
+    tellNotes();
     throw error;
   }
   try {
-    await pool.close();
+    await pool.close().finally(tellNotes);
   } catch (error) {
     if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
-    note(`${messageOf(error)}; all that was done is durable, and the next open for writing needs some more time`);
+    const text = `${messageOf(error)}; all that was done is durable, and the next open for writing needs some more time`;
+    if (output === null) note(text);
+    else output.note(text);
     if (mode === 'reclaim' && wasWrite(error)) await reclaim(path, options);
   }
   return result;
+}
+
+/**
+ * Does something with a volume. When the core had no space for it, says who gives it no more. Where a device has none, that is the error's cause, or a note: of what
+ * was written in the background.
+ */
+export async function sayingWhoseSpace<T>(pool: StoragePool, volume: VirtualVolume, use: () => Promise<T>): Promise<T> {
+  try {
+    return await use();
+  } catch (error) {
+    if (!isVarveError(error, 'VARVE_NO_SPACE') || error.cause !== undefined) throw error;
+    if (pool.notes.some((text) => text.startsWith(`volume '${volume.name}'`) && text.includes('no space left ('))) throw error;
+    const { mode, maxVolumes } = pool.policyOf(volume.name);
+    const count = volume.log.volumes().length;
+    const why =
+      mode !== 'auto'
+        ? `its policy (mode ${mode}) gives the volume no more than its ${counted(count)}`
+        : maxVolumes > 0 && count >= maxVolumes
+          ? `its policy gives the volume no more than ${counted(maxVolumes)}`
+          : count >= pool.maxVolumes
+            ? `the pool makes no more than ${counted(pool.maxVolumes)}`
+            : `the pool has no storage volume to give beyond the volume's ${counted(count)}`;
+    throw new VarveError('VARVE_NO_SPACE', error.doing, { detail: `no space left: ${why}` });
+  }
+}
+
+function counted(storageVolumes: number): string {
+  return `${storageVolumes} storage volume${storageVolumes === 1 ? '' : 's'}`;
 }
 
 /** A write was refused, no flush: what can be read is what is there, so that what is free in it is free. */
@@ -106,10 +150,14 @@ export async function untilStopped<T>(pool: StoragePool, signal: AbortSignal, wo
 export async function withVolume<T>(
   reference: Reference,
   args: Arguments,
+  output: Output,
   mode: Mode,
   use: (volume: VirtualVolume, pool: StoragePool) => Promise<T>,
 ): Promise<T> {
-  return withPool(reference.pool, args, mode, async (pool) => use(await pool.volume(reference.volume), pool));
+  return withPool(reference.pool, args, output, mode, async (pool) => {
+    const volume = await pool.volume(reference.volume);
+    return sayingWhoseSpace(pool, volume, () => use(volume, pool));
+  });
 }
 
 /**

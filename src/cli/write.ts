@@ -17,7 +17,7 @@ export const write: Verb = {
   async run(args, { output, signal }) {
     const reference = parseReference(args.at(0), 'none');
     const start = args.number('offset') ?? 0;
-    const done = await withVolume(reference, args, 'write', async (volume) => {
+    const done = await withVolume(reference, args, output, 'write', async (volume) => {
       const source = volume.source(pickSource(volume, null, args.text('source')));
       const { sizeBytes } = source;
       let offset = start;

@@ -82,6 +82,8 @@ export interface TicketExports {
   growthDenied(): void;
   /** Takes `growthDenied` back: the pool has more now. */
   growthAllowed?(): void;
+  /** The log in numbers: `Log.figures`. */
+  figure(n: number): number;
 }
 
 export interface CoreExports extends TicketExports {
@@ -114,7 +116,6 @@ export interface CoreExports extends TicketExports {
   snapshotCount(): number;
   snapshotGet(index: number): number;
   currentEpoch(): number;
-  figure(n: number): number;
   volumeFigure(id: number, n: number): number;
   counter?(n: number): number;
   /** One finding of CHECK into the exchange buffer, its length; 0: no more. To be taken after each step. */

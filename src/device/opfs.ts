@@ -235,7 +235,7 @@ function extend(handle: AccessHandle, sizeBytes: number, doing: string): void {
   }
   if (cause === undefined && handle.getSize() === sizeBytes) return;
   const detail = `a file of ${formatSize(sizeBytes)} is not to be had${cause === undefined ? '' : `: ${messageOf(cause)}`}`;
-  throw new VarveError('VARVE_NO_SPACE', doing, { detail, ...(cause === undefined ? {} : { cause }) });
+  throw new VarveError('VARVE_NO_SPACE', doing, { detail, cause });
 }
 
 const CODES: Readonly<Record<string, 'VARVE_NO_SPACE' | 'VARVE_NOT_FOUND' | 'VARVE_LOCKED' | 'VARVE_UNSUPPORTED'>> = {

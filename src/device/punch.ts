@@ -53,6 +53,6 @@ function refused(program: string, offset: number, length: number, detail: string
   const doing = `discard of ${length} bytes at ${offset}`;
   return new VarveError('VARVE_UNSUPPORTED', doing, {
     detail: `\`${program}\` (a part of util-linux): ${detail.trim() || 'it failed without a word'}`,
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }

@@ -13,7 +13,7 @@
 // name only the two know. Rejected: MessagePorts between tabs. Only a SharedWorker or a service worker can pass them on: one more program to deliver, not
 // there in every browser, and one more party that can fail while a call is in flight.
 
-import { VarveError, type VarveErrorCode } from '../errors.ts';
+import { messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 
 export interface Wire {
   post(message: object, transfer?: Transferable[]): void;
@@ -94,10 +94,10 @@ export interface WireError {
 }
 
 export function encodeError(error: unknown): WireError {
+  const message = messageOf(error);
   if (error instanceof VarveError) {
-    return { kind: 'varve', code: error.code, doing: error.doing, message: error.message, volume: error.volume, block: error.block };
+    return { kind: 'varve', code: error.code, doing: error.doing, message, volume: error.volume, block: error.block };
   }
-  const message = error instanceof Error ? error.message : String(error);
   return { kind: error instanceof RangeError ? 'range' : error instanceof TypeError ? 'type' : 'other', message };
 }
 
@@ -108,14 +108,11 @@ export function decodeError(error: WireError): Error {
     return new VarveError('VARVE_INTERNAL', 'a call to the owner of the pool', { detail: error.message });
   }
   const { doing = '', message, volume, block } = error;
-  const place = { ...(volume === undefined ? {} : { volume }), ...(block === undefined ? {} : { block }) };
   const prefix = `${doing}: `;
   // The place is in the message already; VarveError would put it there a second time.
-  const decoded = new VarveError(error.code as VarveErrorCode, doing, {
-    ...(message.startsWith(prefix)
-      ? { detail: message.slice(prefix.length).replace(/ \(storage volume \d+(?:, block \d+)?\)$/, '') }
-      : { detail: message }),
-    ...place,
+  return new VarveError(error.code as VarveErrorCode, doing, {
+    detail: message.startsWith(prefix) ? message.slice(prefix.length).replace(/ \(storage volume \d+(?:, block \d+)?\)/, '') : message,
+    volume,
+    block,
   });
-  return decoded;
 }

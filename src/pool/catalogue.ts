@@ -372,6 +372,6 @@ function uuid(value: unknown, where: string): string {
 function corrupt(where: string, problem: string, cause?: unknown): VarveError {
   return new VarveError('VARVE_CORRUPT', 'reading the catalogue', {
     detail: `${where === '' ? 'it' : where} ${problem}`,
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }

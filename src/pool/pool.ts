@@ -161,6 +161,11 @@ export class StoragePool extends EventTarget {
     return this.#keeper.notes;
   }
 
+  /** With so many storage volumes in the pool none is made on demand. */
+  get maxVolumes(): number {
+    return this.#keeper.catalogue.settings.maxVolumes;
+  }
+
   /** Names of the virtual volumes, in order of creation. */
   get volumes(): readonly string[] {
     return this.#keeper.catalogue.virtualVolumes.map((record) => record.name);

@@ -52,7 +52,7 @@ export interface VirtualVolumeStatus {
   readonly sources: readonly { readonly name: string; readonly sizeBytes: number; readonly limit: null }[];
   readonly policy: VolumePolicy;
   readonly createdAt: string;
-  /** Why the volume cannot be used, if it cannot; its figures are 0 then. */
+  /** Why the volume cannot be used, or not be written any more (`VARVE_READ_ONLY`: a device failed). Of one that cannot be used at all the figures are 0. */
   readonly error?: { readonly code: string; readonly message: string };
 }
 
@@ -133,7 +133,8 @@ async function volumeStatus(keeper: Keeper, logs: Logs, record: VirtualVolumeRec
     createdAt: new Date(record.createdAt).toISOString(),
   };
   try {
-    const volume = new VirtualVolume(await logs.open(record), record.name, record.number);
+    const log = await logs.open(record);
+    const volume = new VirtualVolume(log, record.name, record.number);
     const figures = volume.figures();
     return {
       ...fixed,
@@ -145,9 +146,9 @@ async function volumeStatus(keeper: Keeper, logs: Logs, record: VirtualVolumeRec
         .snapshots()
         .map((snapshot) => ({ name: snapshot.name, createdAt: snapshot.createdAt.toISOString(), automatic: snapshot.automatic })),
       sources: volume.sources().map((source) => ({ name: source.name, sizeBytes: source.sizeBytes, limit: null })),
+      ...(figures.failedReadOnly && { error: told(log.loop.refusal(`write of '${record.name}'`)) }),
     };
   } catch (error) {
-    const code = isVarveError(error) ? error.code : 'VARVE_INTERNAL';
     return {
       ...fixed,
       sizeBytes: 0,
@@ -156,9 +157,13 @@ async function volumeStatus(keeper: Keeper, logs: Logs, record: VirtualVolumeRec
       usedBytes: 0,
       snapshots: [],
       sources: [],
-      error: { code, message: messageOf(error) },
+      error: told(error),
     };
   }
+}
+
+function told(error: unknown): { readonly code: string; readonly message: string } {
+  return { code: isVarveError(error) ? error.code : 'VARVE_INTERNAL', message: messageOf(error) };
 }
 
 /** Verifies everything that is in use on every device: labels, catalogues, and all of every log. Changes nothing. */
@@ -213,11 +218,7 @@ export async function checkPool(keeper: Keeper, logs: Logs, options: CheckOption
       }
     } catch (error) {
       options.signal?.throwIfAborted();
-      problems.push({
-        code: isVarveError(error) ? error.code : 'VARVE_INTERNAL',
-        where: `volume '${volume.name}'`,
-        message: messageOf(error),
-      });
+      problems.push({ where: `volume '${volume.name}'`, ...told(error) });
     }
   }
   return { clean: problems.length === 0, problems, notes };
@@ -291,11 +292,7 @@ export async function scrubPool(keeper: Keeper, logs: Logs, options: ScrubPoolOp
     } catch (error) {
       options.signal?.throwIfAborted();
       if (callers !== undefined) throw callers.error; // no problem of the pool's
-      problems.push({
-        code: isVarveError(error) ? error.code : 'VARVE_INTERNAL',
-        where: `volume '${volume.name}'`,
-        message: messageOf(error),
-      });
+      problems.push({ where: `volume '${volume.name}'`, ...told(error) });
     }
   }
   return { clean: problems.length === 0 && healed.length === 0, healed, problems, notes: keeper.notes };

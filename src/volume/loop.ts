@@ -21,7 +21,7 @@ import { KIND, KIND_LIMIT, MEMBER, RESULT, STATUS, STATUS_BITS, STATUS_MASK, typ
 import type { CoreMemory } from '../core/memory.ts';
 import { blankCommand, COMMAND_BYTES, decodeCommand, FLAG_FUA, MEMBERS_MAX, OP, OP_COPY_FIRST, type Command } from '../core/plan.ts';
 import { isCallbackDevice, isPromptDevice, isSyncDevice, type StorageDevice } from '../device/device.ts';
-import { CORE_BUSY, CORE_LIMIT, errorFromCore, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
+import { CORE_BUSY, CORE_LIMIT, errorFromCore, isVarveError, messageOf, VarveError, type VarveErrorCode } from '../errors.ts';
 import { nextTask } from '../turn.ts';
 
 /** What the owner of the log answers or is told. None may call back into the log in the same turn, but for `Log.addVolume` in the growth hooks. */
@@ -73,6 +73,8 @@ const FLIGHTS_KEPT = 64;
 const PROMPT_BYTES = 16384;
 /** `failureVolume` from here on: the failure has no place. */
 const VOLUME_LIMIT = 0xfffe;
+/** The figure that is 1 when a device's failure has made the log read-only. */
+const FAILED_READ_ONLY = 19;
 const NO_PAYLOAD = undefined;
 /**
  * Transfers answered at once before the thread is let go of. A writer in a loop of awaits otherwise holds it for the whole 64 MiB until the core makes it
@@ -175,6 +177,7 @@ class Ticket {
 class Flight {
   ticket: Ticket | undefined;
   index = 0;
+  op = 0;
   readonly ended: (error: unknown) => void;
 
   constructor(landed: (flight: Flight, error: unknown) => void) {
@@ -233,6 +236,8 @@ export class Loop {
   /** By kind: the count of foreground moves at which a background ticket failed or found nothing to do. It is not tried again before the next one. */
   readonly #held = new Float64Array(KIND_LIMIT).fill(-1);
   #backgroundError: unknown = undefined;
+  /** The last error of a write or flush before the log became read-only, if it is: what made it so. */
+  #writeError: unknown = undefined;
 
   #growing = false;
   /** Handles of members that are being faulted. */
@@ -273,6 +278,14 @@ export class Loop {
   /** Why everything rejects, when that was not asked for (`stop` with VARVE_CLOSED). */
   failure(doing: string): VarveError | undefined {
     return this.#dead === undefined || this.#dead.code === 'VARVE_CLOSED' ? undefined : this.#deadError(doing);
+  }
+
+  /** Of a log that a device's failure has made read-only: why it does not do this. */
+  refusal(doing: string, code: VarveErrorCode = 'VARVE_READ_ONLY'): VarveError {
+    return new VarveError(code, doing, {
+      detail: 'it is read-only since a storage device failed; open the pool again',
+      cause: this.#writeError,
+    });
   }
 
   /** Moves bytes (READ, WRITE, TRIM, FLUSH). Resolves without a promise of its own when the core could answer in this turn. */
@@ -584,7 +597,9 @@ export class Loop {
         case STATUS.FAILED: {
           const volume = core.failureVolume() >>> 0;
           const place = volume >= VOLUME_LIMIT ? undefined : { volume, block: core.failureBlock() >>> 0 };
-          this.#end(ticket, errorFromCore(core.failure(), ticket.doing, place, ticket.cause));
+          const error = errorFromCore(core.failure(), ticket.doing, place, ticket.cause);
+          const refused = isVarveError(error, 'VARVE_READ_ONLY') || (ticket.kind === KIND.CLOSE && core.figure(FAILED_READ_ONLY) !== 0);
+          this.#end(ticket, refused ? this.refusal(ticket.doing, (error as VarveError).code) : error);
           progressed = true;
           break;
         }
@@ -715,6 +730,7 @@ export class Loop {
     const flight = this.#landedFlights.pop() ?? new Flight(this.#landed);
     flight.ticket = ticket;
     flight.index = index;
+    flight.op = op;
     const { ended } = flight;
     let performed: Promise<void>;
     try {
@@ -749,11 +765,11 @@ export class Loop {
   }
 
   readonly #landed = (flight: Flight, error: unknown): void => {
-    const { ticket, index } = flight;
+    const { ticket, index, op } = flight;
     if (ticket === undefined) return this.stop('VARVE_INTERNAL', 'a device answered a command twice', error);
     flight.ticket = undefined;
     if (this.#landedFlights.length < FLIGHTS_KEPT) this.#landedFlights.push(flight);
-    if (error !== undefined) ticket.cause = error;
+    if (error !== undefined) this.#failed(ticket, op, error);
     this.#completed(ticket, index, error === undefined ? RESULT.OK : resultOf(error));
   };
 
@@ -782,10 +798,15 @@ export class Loop {
           throw new VarveError('VARVE_INTERNAL', ticket.doing, { detail: `the core planned the unknown command ${command.op}` });
       }
     } catch (error) {
-      ticket.cause = error;
+      this.#failed(ticket, command.op, error);
       return resultOf(error);
     }
     return RESULT.OK;
+  }
+
+  #failed(ticket: Ticket, op: number, error: unknown): void {
+    ticket.cause = error;
+    if (op !== OP.READ && this.#core.figure(FAILED_READ_ONLY) === 0) this.#writeError = error;
   }
 
   #device(handle: number): StorageDevice {
@@ -1052,13 +1073,7 @@ export class Loop {
       const failure = this.#backgroundError;
       const code = failure instanceof VarveError ? failure.code : 'VARVE_BUSY';
       const detail = failure === undefined ? undefined : `what it waits for failed: ${messageOf(failure)}`;
-      this.#giveUp(
-        ticket,
-        new VarveError(code, ticket.doing, {
-          ...(detail === undefined ? {} : { detail }),
-          ...(failure === undefined ? {} : { cause: failure }),
-        }),
-      );
+      this.#giveUp(ticket, new VarveError(code, ticket.doing, { detail, cause: failure }));
     }
   }
 
@@ -1085,7 +1100,7 @@ export class Loop {
 
   #deadError(doing: string): VarveError {
     const { code, detail, cause } = this.#dead!;
-    return new VarveError(code, doing, { ...(detail === undefined ? {} : { detail }), ...(cause === undefined ? {} : { cause }) });
+    return new VarveError(code, doing, { detail, cause });
   }
 
   #scheduleChanged(): void {

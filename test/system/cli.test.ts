@@ -430,7 +430,7 @@ describe('the command line', () => {
     while (child.exitCode === null && statSync(next).blocks - before < (8 * MIB) / 512) await sleep(2);
     child.kill('SIGINT');
     expect(await exited, told).toBe(1);
-    expect(told).toBe('varve: stopped by SIGINT; nothing is lost\n');
+    expect(told.replace(/^varve: note: .*\n/gm, '')).toBe('varve: stopped by SIGINT; nothing is lost\n');
     const states = (): string[] =>
       json<Status>('status', pool).storageVolumes.flatMap((volume) => volume.devices.map(({ state }) => state));
     expect(states()).toEqual(['online', 'rebuilding']);
@@ -514,5 +514,105 @@ describe('the command line', () => {
     expect(shell.stderr.toString()).toBe('');
     expect(shell.status).toBe(0);
     expect(shell.stdout.toString().trim()).toBe('10');
+  });
+
+  it('says with every verb what a pool has lost, once, and in the documents too', () => {
+    const pool = fresh();
+    const [one, two] = [fresh(), fresh()];
+    for (const device of [one, two]) {
+      writeFileSync(device, '');
+      truncateSync(device, 32 * MIB);
+    }
+    const image = fresh();
+    writeFileSync(image, noise(MIB, 1));
+    ok('init', pool, '--raid', '1', '--device', one, '--device', two);
+    ok('replicate', image, `${pool}/v`, '--snapshot', 's');
+    rmSync(two);
+    const missing = `storage volume 0: a member is missing (${two})`;
+    const notes = (stderr: Buffer): string[] =>
+      [...stderr.toString().matchAll(/^varve: note: (.*)$/gm)].map(([, text]) => text!).filter((text) => text === missing);
+    const before = noise(BLOCK, 2);
+    for (const args of [
+      ['write', `${pool}/v`],
+      ['replicate', image, `${pool}/v`, '--snapshot', 't'],
+      ['snapshot', `${pool}/v@u`],
+      ['resize', `${pool}/v`, '--size', '2MiB'],
+      ['rollback', `${pool}/v@t`],
+      ['compact', `${pool}/v`],
+      ['delete', `${pool}/v@u`],
+      ['list', pool],
+      ['restore', `${pool}/v`, fresh()],
+    ]) {
+      const plain = varve(args, before);
+      expect(notes(plain.stderr), `${args.join(' ')}: ${plain.stderr}`).toEqual([missing]);
+      expect(plain.stdout.toString()).not.toContain('missing');
+      const again = args.map((word) => (word === 't' ? 'again' : word === `${pool}/v@u` ? `${pool}/v@s2` : word));
+      if (args[0] === 'delete' || args[0] === 'restore') continue; // nothing to do it to any more
+      const told = varve([...again, '--json'], before);
+      expect(notes(told.stderr)).toEqual([missing]);
+      expect((JSON.parse(told.stdout.toString()) as { notes: string[] }).notes, args.join(' ')).toContain(missing);
+    }
+    for (const args of [
+      ['cat', `${pool}/v`],
+      ['diff', `${pool}/v`, '--from', 's'],
+      ['dump', pool],
+    ])
+      expect(notes(varve(args).stderr), args.join(' ')).toEqual([missing]);
+    expect(JSON.parse(varve(['diff', `${pool}/v`, '--from', 's', '--json']).stdout.toString())).toHaveLength(1);
+    for (const verb of ['status', 'check', 'scrub']) {
+      const plain = varve([verb, pool]);
+      expect(plain.stderr.toString(), verb).toBe('');
+      expect(plain.stdout.toString().split(`note: ${missing}`), verb).toHaveLength(2);
+      expect((JSON.parse(varve([verb, pool, '--json']).stdout.toString()) as { notes: string[] }).notes, verb).toContain(missing);
+    }
+    const failed = varve(['delete', `${pool}/w`, '--json']);
+    expect(failed.status).toBe(1);
+    expect(JSON.parse(failed.stdout.toString())).toMatchObject({
+      error: { code: 'VARVE_NOT_FOUND' },
+      notes: expect.arrayContaining([missing]),
+    });
+  });
+
+  it.runIf(process.platform === 'linux')('says what failed, on which device', () => {
+    const pool = fresh();
+    ok('init', pool, '--volume-size', '32MiB');
+    ok('create', `${pool}/v`, '--size', '64MiB');
+    const limited = (...args: string[]): SpawnSyncReturns<Buffer> =>
+      spawnSync('bash', ['-c', 'ulimit -f 2000; trap "" XFSZ; exec "$@"', 'bash', process.execPath, main, 'write', `${pool}/v`, ...args], {
+        input: noise(BLOCK, 1),
+      });
+    const why =
+      /^open of the log of 'v': a storage device failed \(write of 4096 bytes at \d+ of '.*volume-0000-.*\.varve': EFBIG: [^()]*\)$/;
+    const plain = limited();
+    expect(plain.status).toBe(1);
+    expect(plain.stderr.toString().replace(/^varve: |\n$/g, '')).toMatch(why);
+    const { error } = JSON.parse(limited('--json').stdout.toString()) as { error: { code: string; message: string } };
+    expect(error.code).toBe('VARVE_IO');
+    expect(error.message).toMatch(why);
+  });
+
+  it('says whose space it is that is not left', () => {
+    const input = noise(24 * MIB, 1);
+    const refused = (pool: string): string => {
+      const child = varve(['write', `${pool}/v`], input);
+      expect(child.status).toBe(1);
+      return child.stderr.toString();
+    };
+    const made = (init: string[], create: string[]): string => {
+      const pool = fresh();
+      ok('init', pool, '--volume-size', '8MiB', ...init);
+      ok('create', `${pool}/v`, '--size', '64MiB', ...create);
+      return pool;
+    };
+    expect(refused(made(['--max-volumes', '2'], []))).toMatch(/: no space left: the pool makes no more than 2 storage volumes\n$/);
+    expect(refused(made([], ['--max-volumes', '2']))).toMatch(
+      /: no space left: its policy gives the volume no more than 2 storage volumes\n$/,
+    );
+    expect(refused(made([], ['--mode', 'fixed']))).toMatch(
+      /: no space left: its policy \(mode fixed\) gives the volume no more than its 1 storage volume\n$/,
+    );
+    const shared = made(['--max-volumes', '2'], []);
+    ok('create', `${shared}/w`, '--size', '64MiB');
+    expect(refused(shared)).toMatch(/: no space left: the pool has no storage volume to give beyond the volume's 1 storage volume\n$/);
   });
 });

@@ -71,4 +71,21 @@ describe('messageOf', () => {
     expect(messageOf('b')).toBe('b');
     expect(messageOf(undefined)).toBe('undefined');
   });
+
+  it('adds the cause where that says more, down to the innermost', () => {
+    const system = new Error('EFBIG: file too large, write');
+    const device = new VarveError('VARVE_IO', 'write of 1 byte at 0', { detail: system.message, cause: system });
+    const open = new VarveError('VARVE_IO', 'open', { cause: device });
+    expect(messageOf(open)).toBe('open: a storage device failed (write of 1 byte at 0: EFBIG: file too large, write)');
+    expect(messageOf(new Error('a', { cause: new Error('b', { cause: 'c' }) }))).toBe('a (b (c))');
+    expect(messageOf(new VarveError('VARVE_BUSY', 'w', { detail: `it waits: ${messageOf(open)}`, cause: open }))).toBe(
+      `w: it waits: ${messageOf(open)}`,
+    );
+  });
+
+  it('comes to an end with causes that go round in a circle', () => {
+    const error = new Error('a');
+    error.cause = new Error('b', { cause: error });
+    expect(messageOf(error)).toContain('a (b');
+  });
 });

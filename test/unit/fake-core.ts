@@ -34,6 +34,7 @@ export class FakeCore implements TicketExports {
   wanted: number[] = [];
   volumeWanted = 0;
   growthsDenied = 0;
+  readOnly = false;
   memoriesDenied: number[] = [];
   ticketsMax = 64;
   readonly #script: FakeScript;
@@ -154,6 +155,10 @@ export class FakeCore implements TicketExports {
 
   wantsVolume(): number {
     return this.volumeWanted;
+  }
+
+  figure(n: number): number {
+    return n === 19 && this.readOnly ? 1 : 0;
   }
 
   growthDenied(): void {

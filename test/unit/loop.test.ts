@@ -129,6 +129,50 @@ describe('the plan loop', () => {
     expect((error as Error).cause).toMatchObject({ code: 'VARVE_IO' });
   });
 
+  it.each([false, true])(
+    'remembers what made the log read-only: later refusals and the close have it as cause (sync: %s)',
+    async (sync) => {
+      let failing: 'write' | 'read' | undefined;
+      let tried = 0;
+      const device = new FaultDevice(new MemoryDevice('1MiB'), ({ op }) =>
+        op === failing ? { kind: 'fail', error: new Error(`EIO ${tried++}`) } : undefined,
+      );
+      const plan = (op: number): { plan: object[] } => ({ plan: [{ op, device: DEVICE, address: DATA, length: 4096 }] });
+      const { loop } = make(
+        function* (ticket, core) {
+          if (ticket.kind === KIND.READ || !core.readOnly) yield plan(ticket.kind === KIND.READ ? OP.READ : OP.WRITE);
+          if (core.readOnly) yield { failed: ticket.kind === KIND.READ || ticket.kind === KIND.CLOSE ? 3 : 9 };
+          if (ticket.results.includes(1)) {
+            core.readOnly = true;
+            yield { failed: 3 };
+          }
+        },
+        { sync },
+        device,
+      );
+      const error = (call: Promise<unknown>): Promise<Error> =>
+        call.then(
+          () => expect.unreachable(),
+          (reason: unknown) => reason as Error,
+        );
+      failing = 'write';
+      const first = await error(flush(loop));
+      expect(first).toMatchObject({ code: 'VARVE_IO', message: "flush of 'v': a storage device failed" });
+      expect(first.cause).toMatchObject({ message: 'EIO 0' });
+      failing = 'read';
+      expect((await error(read(loop, bytes(4096, 0)))).cause).toMatchObject({ message: 'EIO 1' }); // its own
+      for (const [call, code] of [
+        [(): Promise<unknown> => write(loop, bytes(4096, 1)), 'VARVE_READ_ONLY'],
+        [(): Promise<unknown> => flush(loop), 'VARVE_READ_ONLY'],
+        [(): Promise<unknown> => loop.run(KIND.CLOSE, 0, 0, undefined, 'the log'), 'VARVE_IO'],
+      ] as const) {
+        const later = await error(call());
+        expect(later).toMatchObject({ code, message: /: it is read-only since a storage device failed; open the pool again$/ });
+        expect(later.cause).toBe(first.cause);
+      }
+    },
+  );
+
   it('makes a short read in the call where the device can, and asks for it once more in the other way where it cannot', async () => {
     class Prompt extends MemoryDevice {
       prompt = true;

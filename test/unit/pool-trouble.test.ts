@@ -113,6 +113,67 @@ describe('a member fails', () => {
   });
 });
 
+describe('a device without redundancy fails', () => {
+  /** The error of what must fail. */
+  const failure = (call: Promise<unknown>): Promise<Error> =>
+    call.then(
+      () => expect.unreachable(),
+      (error: unknown) => error as Error,
+    );
+  const SINCE = 'it is read-only since a storage device failed; open the pool again';
+
+  it('and every later call, the close and the status say what failed', async () => {
+    const device = new FailingDevice(16 * MIB);
+    const pool = await StoragePool.create([device]);
+    const volume = await pool.createVolume('v', { size: 4 * MIB });
+    await volume.write(0, filled(MIB, 1));
+    await volume.flush();
+    expect((await pool.status()).virtualVolumes[0]).not.toHaveProperty('error');
+    device.fails = () => true;
+    await volume.write(0, filled(MIB, 2));
+    const first = await failure(volume.flush());
+    expect(first).toMatchObject({ code: 'VARVE_IO', cause: { message: 'EIO' } });
+    for (const call of [
+      () => volume.write(0, filled(4096, 3)),
+      () => volume.flush(),
+      () => volume.discard(0, 4096),
+      () => volume.snapshot('s'),
+      () => volume.resize(8 * MIB),
+    ]) {
+      const later = await failure(call());
+      expect(later).toMatchObject({ code: 'VARVE_READ_ONLY', message: new RegExp(`${SINCE}$`) });
+      expect(later.cause).toBe(first.cause);
+    }
+    const bytes = new Uint8Array(MIB);
+    await volume.read(0, bytes);
+    expect(Buffer.compare(bytes, filled(MIB, 2))).toBe(0);
+    expect((await pool.status()).virtualVolumes[0]).toMatchObject({
+      mappedBytes: MIB,
+      error: { code: 'VARVE_READ_ONLY', message: `write of 'v': ${SINCE} (EIO)` },
+    });
+    const closing = await failure(pool.close());
+    expect(closing).toMatchObject({ code: 'VARVE_IO', message: new RegExp(`${SINCE}$`) });
+    expect(closing.cause).toBe(first.cause);
+  });
+
+  it('in the background: the note and the first call that is refused say what failed', async () => {
+    const device = new FailingDevice(64 * MIB);
+    const pool = await StoragePool.create([device], { geometry: { checkpointEntries: 256 } });
+    const volume = await pool.createVolume('v', { size: 16 * MIB });
+    await volume.write(0, filled(4 * MIB, 1));
+    await volume.flush();
+    device.fails = () => true;
+    let refused: unknown;
+    for (let round = 0; refused === undefined && round < 1000; round++) {
+      refused = await volume.write((round % 16) * MIB, filled(MIB, round)).catch((error: unknown) => error);
+      await sleep(1);
+    }
+    expect(refused).toMatchObject({ code: 'VARVE_READ_ONLY', cause: { message: 'EIO' } });
+    expect(pool.notes[0]).toMatch(/^volume 'v': background .* of the log: .* \(EIO\)$/);
+    await expect(pool.close()).rejects.toMatchObject({ code: 'VARVE_IO', cause: { message: 'EIO' } });
+  });
+});
+
 async function memberUuids(pool: StoragePool): Promise<string[]> {
   const text = (await pool.describe()).lines.join('\n');
   return [...text.matchAll(/device ([0-9a-f-]{36})/g)].map((match) => match[1]!);
