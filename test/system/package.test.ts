@@ -23,11 +23,11 @@ const KIB = 1024;
  * What somebody pays for an entry with everything in it, minified and gzipped. The bar for `varve/opfs` is 60 KiB: these keep what was reached
  * (docs/DESIGN.md, known shortfalls).
  */
-const ENTRY_GZIP_MAX = 84.5 * KIB; // the core with RAID is 43 of it
-const OPFS_GZIP_MAX = 82 * KIB; // the core without RAID is 32.8 of it
-const WORKER_GZIP_MAX = 77.5 * KIB; // what a worker pays that only serves
-const PAGE_GZIP_MAX = 7 * KIB; // what a page pays that only connects: no core
-const SLIM_GZIP_MAX = 39.75 * KIB;
+const ENTRY_GZIP_MAX = 84.75 * KIB; // the core with RAID is 43 of it
+const OPFS_GZIP_MAX = 82.5 * KIB; // the core without RAID is 32.8 of it
+const WORKER_GZIP_MAX = 77.75 * KIB; // what a worker pays that only serves
+const PAGE_GZIP_MAX = 7.25 * KIB; // what a page pays that only connects: no core
+const SLIM_GZIP_MAX = 40 * KIB;
 const TARBALL_MAX = 470 * KIB; // two cores, each inlined and as a file
 
 interface Packed {
