@@ -310,7 +310,7 @@ it('a call that waited for an export is not begun by an owner that was frozen me
   onTestFinished(() => spy.mockRestore());
   // The pool is opened again, and the worker stands still over it, once.
   let reads = 0;
-  Object.defineProperty(origin, 'readMilliseconds', { get: () => (++reads === 5 ? 1300 : 0), set: () => undefined });
+  Object.defineProperty(origin, 'readMilliseconds', { get: () => (++reads === 5 ? 1300 : 0), set: () => {} });
   await reader.cancel();
   expect(reads).toBeGreaterThan(5);
   expect(spy).toHaveBeenCalled();
