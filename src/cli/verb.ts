@@ -94,8 +94,10 @@ export async function sayingWhoseSpace<T>(pool: StoragePool, volume: VirtualVolu
   try {
     return await use();
   } catch (error) {
-    if (!isVarveError(error, 'VARVE_NO_SPACE') || error.cause !== undefined) throw error;
-    if (pool.notes.some((text) => text.startsWith(`volume '${volume.name}'`) && text.includes('no space left ('))) throw error;
+    // Only what the core says of itself: others say what has no room.
+    if (!isVarveError(error, 'VARVE_NO_SPACE') || error.cause !== undefined || error.message !== `${error.doing}: no space left`)
+      throw error;
+    if (pool.notes.some((text) => text.includes('no space left ('))) throw error;
     const { mode, maxVolumes } = pool.policyOf(volume.name);
     const count = volume.log.volumes().length;
     const why =

@@ -312,13 +312,13 @@ export class RawDevice implements SyncStorageDevice, CallbackDevice {
 
 /**
  * A member of a pool, by what is at its path: a block device raw, a regular file through the page cache. Where the lock of the pool's directory does not
- * reach (`noFollow` left out) a file is claimed as a device is: a copy of the directory leads to the same one. So do readers, together.
+ * reach (`noFollow` left out) a file is claimed as a device is: a copy of the directory leads to the same one. So do readers, together, with `shared`.
  */
-export async function openMemberDevice(path: string, options: FileDeviceOptions): Promise<FileDevice | RawDevice> {
+export async function openMemberDevice(path: string, options: FileDeviceOptions, shared = false): Promise<FileDevice | RawDevice> {
   const { readOnly, exclusive, noFollow, sizeBytes } = options;
-  if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, shared: readOnly, noFollow, sizeBytes });
-  if (noFollow === true) return FileDevice.open(path, options);
-  return claiming(() => (readOnly === true ? withClaim(path, options, 'shared') : claimed(path, options)));
+  if (isBlockDevice(path)) return RawDevice.open(path, { readOnly, exclusive, shared, noFollow, sizeBytes });
+  if (noFollow === true || (exclusive !== true && !shared)) return FileDevice.open(path, options);
+  return claiming(() => (shared ? withClaim(path, options, 'shared') : claimed(path, options)));
 }
 
 /** What is at a path, to be written into, through the page cache, when nobody uses it; a block device is claimed as `RawDevice` claims it. */

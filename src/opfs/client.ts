@@ -122,6 +122,8 @@ export class PoolClient {
   readonly #retiring = new AbortController();
   readonly #standing = new AbortController();
   #closing: Promise<void> | undefined;
+  /** Each cancels an export that goes on. */
+  readonly #exports = new Set<() => Promise<void>>();
   #id = '';
 
   /** @internal use `connect` */
@@ -225,20 +227,27 @@ export class PoolClient {
     const id = Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
     const link = this.#link;
     let opened: Promise<void>;
+    // It may be cancelled before it is open.
+    const cancel = (): Promise<void> => {
+      this.#exports.delete(cancel);
+      return opened.then(
+        () => link.call<void>('export.close', { export: id }),
+        () => undefined,
+      );
+    };
     return new ReadableStream<Uint8Array>(
       {
-        start: () => (opened = link.call<void>('export.open', { export: id })),
+        start: () => {
+          this.#exports.add(cancel);
+          return (opened = link.call<void>('export.open', { export: id }));
+        },
         pull: async (controller) => {
           const bytes = await link.call<Uint8Array | null>('export.next', { export: id });
-          if (bytes === null) controller.close();
-          else controller.enqueue(bytes);
+          if (bytes !== null) return controller.enqueue(bytes);
+          this.#exports.delete(cancel);
+          controller.close();
         },
-        // It may be cancelled before it is open.
-        cancel: () =>
-          opened.then(
-            () => link.call<void>('export.close', { export: id }),
-            () => undefined,
-          ),
+        cancel,
       },
       { highWaterMark: 0 },
     );
@@ -265,6 +274,7 @@ export class PoolClient {
 
   async #close(): Promise<void> {
     this.#standing.abort();
+    for (const cancel of this.#exports) void cancel().catch(() => undefined); // what is closed next would wait for them
     const closed = await Promise.allSettled(Array.from(this.#link.listeners, (volume) => volume.close()));
     this.#link.close();
     const worker = this.#worker;
@@ -281,14 +291,14 @@ export class PoolClient {
 
   async #release(worker: Worker): Promise<void> {
     const { port1, port2 } = new MessageChannel();
-    const { mayHold, ownTerm } = this.#link;
+    const { ownTerm } = this.#link;
     const watch = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
-        // One that says nothing is ended as a crash would end it.
+        // One that says nothing is ended as a crash would end it. If it is not known to own the pool, no client relies on it.
         const end = (): void => {
-          if (!mayHold) return resolve();
+          if (ownTerm === undefined) return resolve();
           const detail = 'its worker did not say that it is closed, and was ended: what was not flushed, of any client, may be lost';
           reject(new VarveError('VARVE_FENCED', `closing pool '${this.path}'`, { detail }));
         };
@@ -490,6 +500,8 @@ calls fail until flush, snapshot or close has said so`;
     if (this.#closed) return;
     try {
       if (this.#acknowledged > this.#flushed || this.#lost !== undefined) await this.flush();
+    } catch (error) {
+      if (!isVarveError(error, 'VARVE_NOT_FOUND')) throw error; // it was deleted, and all that was written to it
     } finally {
       this.#closed = true;
       this.#link.listeners.delete(this);

@@ -145,8 +145,9 @@ export class DirectoryPool extends StoragePool {
       if (!readOnly) endMaking(directory);
       for (const file of findMembers(directory, cache, options.devices ?? [], notes)) {
         try {
+          // A file system that needs no lock for the pool (nothing on it is written) needs none for its devices.
           const how = { readOnly, noFollow: file.inside, exclusive: !readOnly, lockFd: readOnly ? undefined : lock.descriptor };
-          const device = await openMemberDevice(file.location, how);
+          const device = await openMemberDevice(file.location, how, readOnly && lock.descriptor >= 0);
           found.push({ device: readOnly ? device : place.fenced(device), path: file.path });
         } catch (error) {
           if (isVarveError(error, 'VARVE_LOCKED')) throw error;

@@ -190,7 +190,7 @@ export class Keeper {
   }
 
   note(text: string): void {
-    if (this.notes.length < NOTES_MAX) this.notes.push(text);
+    if (this.notes.length < NOTES_MAX && !this.notes.includes(text)) this.notes.push(text);
   }
 
   locate(path: string | null): string | null {

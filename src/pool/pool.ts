@@ -778,8 +778,9 @@ export class StoragePool extends EventTarget {
         await this.#keeper.commit((catalogue) => withAssigned(catalogue, volume, open.uuid), made);
       } catch (error) {
         if (!this.#keeper.isNamed(made)) for (const member of made) await this.#keeper.discardMember(member);
-        if (isVarveError(error, 'VARVE_NO_SPACE')) return false;
-        throw error;
+        if (!isVarveError(error, 'VARVE_NO_SPACE')) throw error;
+        if (error.cause !== undefined) this.#keeper.note(messageOf(error)); // not the pool's bound: a device or file system has none
+        return false;
       }
       log.addVolume(this.#keeper.logVolume(volume, made));
       return true;

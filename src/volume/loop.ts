@@ -69,8 +69,6 @@ const VERB: readonly string[] = [
 ];
 const RESOLVED = Promise.resolve();
 const FLIGHTS_KEPT = 64;
-/** A checkpoint of 60 MiB took 0.35 s in one go (two busy cores, 2026-11); a task costs some microseconds. */
-const REST_MILLISECONDS = 8;
 /** Longer reads take the time of several trips to the thread pool, and there they do not hold the program up. */
 const PROMPT_BYTES = 16384;
 /** `failureVolume` from here on: the failure has no place. */
@@ -217,8 +215,6 @@ export class Loop {
   /** Answered at once since I/O was last heard of. */
   #answeredBytes = 0;
   #nextTask: Promise<void> | undefined;
-  /** When a ticket last let go of the thread. */
-  #restedAt = 0;
 
   #pumping = false;
   /** Something progressed since the parked tickets were last stepped. */
@@ -539,22 +535,6 @@ export class Loop {
     return true;
   }
 
-  /**
-   * A plan without commands is a pause: what goes on for long lets others have their turn. It is one for the thread, too, when that was held for so long that
-   * timers and other I/O wait.
-   * @returns whether the next step comes in another task
-   */
-  #rests(ticket: Ticket): boolean {
-    if (this.sync || performance.now() - this.#restedAt < REST_MILLISECONDS) return false;
-    ticket.pending++;
-    this.#inFlight++;
-    void nextTask().then(() => {
-      this.#restedAt = performance.now();
-      this.#completed(ticket);
-    });
-    return true;
-  }
-
   /** @returns false when the core refused: failed for good (`ended`), or to be tried again */
   #submit(ticket: Ticket): boolean {
     const core = this.#core;
@@ -587,7 +567,6 @@ export class Loop {
         case STATUS.PLAN:
           progressed = true;
           ticket.parked = false;
-          if (status === STATUS.PLAN && this.#rests(ticket)) break;
           if (this.#perform(ticket, status >>> STATUS_BITS)) continue;
           break;
         case STATUS.DONE:
@@ -845,13 +824,13 @@ export class Loop {
     return true;
   }
 
-  #completed(ticket: Ticket, index = -1, result: number = RESULT.OK): void {
+  #completed(ticket: Ticket, index: number, result: number): void {
     this.#answeredBytes = 0;
     this.#inFlight--;
     ticket.pending--;
     if (!this.#dead) {
       try {
-        if (index >= 0) this.#core.complete(ticket.id, index, result);
+        this.#core.complete(ticket.id, index, result);
         if (ticket.pending === 0) {
           if (this.#draining) this.#ready.push(ticket);
           else this.#advance(ticket);

@@ -115,6 +115,17 @@ describe('a block device as stdin and stdout', () => {
   });
 });
 
+it('a device that is too small to restore into is what is said to be', () => {
+  const pool = devices.fresh();
+  json('init', pool);
+  json('create', `${pool}/disk`, '--size', '8MiB');
+  json('snapshot', `${pool}/disk@s`);
+  const target = devices.loop(4 * MIB);
+  const child = varve('restore', `${pool}/disk@s`, target, '--in-place');
+  expect(child.status).toBe(1);
+  expect(child.stderr).toContain('the target has 4194304 bytes, 8388608 are needed');
+});
+
 it('a pool on a file system that is read-only is read, with its lock file and without, and not written', () => {
   const directory = devices.fresh();
   mkdirSync(directory);

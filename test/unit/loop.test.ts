@@ -867,33 +867,6 @@ describe('the end', () => {
     expect(isVarveError(await write(loop, bytes(16, 1)).catch((reason: unknown) => reason), 'VARVE_CLOSED')).toBe(true);
   });
 
-  it('lets timers and other calls have the thread where a plan says that nothing is to be performed', async () => {
-    let steps = 0;
-    const script: FakeScript = function* (ticket) {
-      if (ticket.kind !== KIND.CHECKPOINT) return yield* plainScript(ticket);
-      for (; steps < 60; steps++) {
-        for (const end = performance.now() + 2; performance.now() < end;);
-        yield { plan: [] };
-      }
-    };
-    const { loop } = make(script);
-    const timed: number[] = [];
-    const timer = setInterval(() => timed.push(steps), 5);
-    const checkpoint = loop.run(KIND.CHECKPOINT, 0, 0, undefined, "'v'");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    await write(loop, bytes(4096, 7));
-    expect(steps).toBeLessThan(60);
-    await checkpoint;
-    clearInterval(timer);
-    expect(new Set(timed).size).toBeGreaterThan(5);
-
-    const once = make(script, { sync: true });
-    steps = 0;
-    const rest = once.loop.run(KIND.CHECKPOINT, 0, 0, undefined, "'v'");
-    expect(steps).toBe(60);
-    await rest;
-  });
-
   it('refuses synchronous calls where the log is asynchronous', () => {
     const { loop } = make(plainScript);
     expect(() => loop.transferSync(KIND.FLUSH, 0, 0, 0, 0, undefined, "'v'")).toThrow(VarveError);

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 
 import { connect, importPool, type PoolClient, type VolumeClient } from '../../src/opfs/client.ts';
 import { OpfsPool } from '../../src/opfs/pool.ts';
 import { OriginLock } from '../../src/opfs/lock.ts';
+import { VarveError } from '../../src/errors.ts';
 import { FakeOrigin, sleep, type FakeWorker } from './fake-opfs.ts';
 
 const MIB = 2 ** 20;
@@ -398,6 +399,28 @@ describe('a pool that is closed', () => {
       on({ varve: 'release', path });
     });
     await expect(dying.pool.close()).rejects.toThrow(/may be lost/);
+  });
+
+  it('does not mind a volume that was deleted with what was written to it', async () => {
+    const volume = await first.pool.createVolume('w', { size: '1MiB' });
+    await volume.write(0, block(1));
+    await first.pool.deleteVolume('w');
+    await first.pool.close();
+  });
+
+  it('does not wait for an export that nobody reads on', async () => {
+    const client = await join();
+    await (await client.volume('v')).write(0, block(7));
+    const reader = client.export().getReader();
+    await reader.read();
+    const closed = client.close().then(() => 'closed');
+    expect(await Promise.race([closed, sleep(5000)])).toBe('closed');
+    await expect(
+      (async () => {
+        while (!(await reader.read()).done);
+      })(),
+    ).rejects.toThrow(VarveError);
+    expect(await byte(await first.pool.volume('v'), 0)).toBe(7);
   });
 
   it('has time when its page goes away meanwhile', async () => {
