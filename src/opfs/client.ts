@@ -349,7 +349,8 @@ export class VolumeClient implements StorageDevice {
   readonly blockSize = 4096;
   readonly supports = { discard: true, fua: 'native', sync: false, persistent: true } as const;
   readonly #link: Link;
-  readonly #log: string;
+  /** Which volume it is, whatever its name. @internal */
+  readonly log: string;
   #sizeBytes: number;
   #closed = false;
   /** Changes that were acknowledged, and how many of them a flush has covered. */
@@ -362,7 +363,7 @@ export class VolumeClient implements StorageDevice {
   constructor(link: Link, info: VolumeInfo) {
     this.#link = link;
     this.name = info.name;
-    this.#log = info.log;
+    this.log = info.log;
     this.#sizeBytes = info.sizeBytes;
     link.listeners.add(this);
   }
@@ -468,7 +469,7 @@ calls fail until flush, snapshot or close has said so`;
   /** A snapshot's state as a read-only device. @throws VarveError VARVE_NOT_FOUND */
   async at(name: string): Promise<SnapshotClient> {
     const info = await this.#ask<SnapshotHandle>('snapshot.info', { snapshot: name }, true);
-    return new SnapshotClient(this.#link, { volume: this.name, log: this.#log }, name, info);
+    return new SnapshotClient(this.#link, { volume: this.name, log: this.log }, name, info);
   }
 
   /** What changed from one snapshot to another or (left out) to now. `from` null: everything that is there. */
@@ -521,7 +522,7 @@ calls fail until flush, snapshot or close has said so`;
 
   #ask<T>(call: string, args: Record<string, unknown>, repeatable = false, options?: CallOptions): Promise<T> {
     const refused = (): VarveError | undefined => this.#lost;
-    return this.#link.call<T>(call, { ...args, volume: this.name, log: this.#log }, { repeatable, signal: options?.signal, refused });
+    return this.#link.call<T>(call, { ...args, volume: this.name, log: this.log }, { repeatable, signal: options?.signal, refused });
   }
 
   #know(info: { readonly sizeBytes: number }): void {

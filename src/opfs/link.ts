@@ -62,6 +62,8 @@ export interface LinkOptions {
 }
 
 export interface LossListener {
+  /** Of the volume. */
+  readonly log: string;
   /** What was acknowledged and not flushed is gone. */
   onLoss(): void;
   /** All that was acknowledged is durable. */
@@ -103,7 +105,8 @@ export class Link {
   /** A late beat was forgiven since something was heard. */
   #forgiven = false;
   #pingedAt = 0;
-  #released: boolean | undefined;
+  /** The last words of the owner that is going: the logs of which something is lost, or all. */
+  #released: { readonly lost: readonly unknown[] | 'all' } | undefined;
   /** This tab's worker was heard from. */
   #workerRuns = false;
   /** It said last that it is opening the pool. */
@@ -325,8 +328,8 @@ export class Link {
     this.#state = 'searching';
     this.#heardAt = performance.now();
     for (const listener of this.listeners) {
-      if (released === true) listener.onDurable();
-      else listener.onLoss();
+      if (released === undefined || released.lost === 'all' || released.lost.includes(listener.log)) listener.onLoss();
+      else listener.onDurable();
     }
     for (const call of this.#sent.values()) {
       // What an owner performed it had answered before its last words.
@@ -358,7 +361,8 @@ export class Link {
       return;
     }
     if (typeof message['released'] === 'boolean') {
-      this.#released = message['released'];
+      const { lost } = message;
+      this.#released = { lost: message['released'] ? [] : Array.isArray(lost) ? lost : 'all' };
       return;
     }
     const { id } = message;

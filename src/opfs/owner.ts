@@ -6,7 +6,7 @@
 //   3. Sessions are calls over a wire (wire.ts), each performed when it arrives and answered when it is done. A client that is gone lets go of its session's
 //      lock; that ends the session.
 //   4. When its tab is about to be frozen or closed, the owner gives up: it performs no further call (`moved`: the client asks the next owner), ends those
-//      under way, closes the pool, says whether all that it acknowledged is durable, and lets go of the locks.
+//      under way, closes the pool, says whether all that it acknowledged is durable, and in which logs it is not, and lets go of the locks.
 //   5. Frozen without warning it keeps its locks, so nobody else writes. Its clients give up meanwhile and let go of their sessions. When it thaws, the
 //      messages of before are still in its queue: it notices that time has passed, and performs nothing until it knows which sessions still live. So a call
 //      of which its client was told that it failed is not begun afterwards. One that had begun when the freeze came (it takes more than one task) ends
@@ -296,6 +296,15 @@ class Owner {
     for (const session of this.#sessions.values()) cancelExports(session);
     await this.#exporting;
     await Promise.allSettled([...this.#running, ...this.#runningExports]);
+    // Each log by itself: one that fails takes nothing of the others with it.
+    const lost: string[] = [];
+    for (const [name, volume] of this.#volumes) {
+      await volume
+        .then((one) => one.flush())
+        .catch(() => {
+          if (this.#pool?.has(name) === true) lost.push(this.#pool.logOf(name));
+        });
+    }
     let failure: unknown;
     try {
       await this.#pool?.close();
@@ -306,7 +315,7 @@ class Owner {
     this.#pool = undefined;
     this.#volumes.clear();
     for (const session of Array.from(this.#sessions.values())) {
-      session.wire.post({ released: failure === undefined });
+      session.wire.post({ released: lost.length === 0, lost });
       this.#drop(session);
     }
     for (const lock of this.#locks.reverse()) await lock.release();

@@ -7,6 +7,8 @@ export class FakeFile {
   now = new Uint8Array(0);
   durable = new Uint8Array(0);
   open = false;
+  /** Writes and flushes of this one fail. */
+  broken = false;
 
   /** The power goes: what was not flushed is lost. */
   crash(): void {
@@ -103,12 +105,12 @@ export class FakeOrigin {
             return bytes.length;
           },
           write: (from: Uint8Array, { at }: { at: number }) => {
-            if (this.broken) throw named('InvalidStateError');
+            if (this.broken || file.broken) throw named('InvalidStateError');
             file.now.set(from, at);
             return from.length;
           },
           flush: () => {
-            if (this.broken) throw named('InvalidStateError');
+            if (this.broken || file.broken) throw named('InvalidStateError');
             file.durable = file.now.slice();
           },
           truncate: (size: number) => {

@@ -463,6 +463,31 @@ it('a log that turned read-only takes changes again when its term has lasted a w
   expect(await byte(volume, 0)).toBe(3);
 }, 20_000);
 
+it('an owner that gives up with one log failed takes nothing of the others with it', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
+  const other = await join();
+  const sound = await other.volume('v');
+  const before = new Set(origin.files.keys());
+  const failed = await other.createVolume('w', { size: '1MiB' });
+  const made = Array.from(origin.files.keys()).filter((name) => !before.has(name));
+  expect(made).toHaveLength(1);
+  await sound.write(0, block(1));
+  await failed.write(0, block(1));
+  origin.files.get(made[0]!)!.broken = true;
+  const second = await join(await origin.newWorker());
+  first.worker.post({ varve: 'release', path });
+  await vi.waitFor(async () => {
+    await second.volumes();
+    expect(second.isOwner).toBe(true);
+  }, 5000);
+  origin.files.get(made[0]!)!.broken = false;
+  origin.files.get(made[0]!)!.crash();
+  await expect(failed.flush()).rejects.toThrow(code('VARVE_FENCED'));
+  await sound.write(4096, block(2)); // behind one that is not lost
+  await sound.flush();
+  expect(await byte(await second.volume('v'), 0)).toBe(1);
+});
+
 describe('a handle', () => {
   it('of a deleted volume does not reach another one of its name', async () => {
     const other = await join();
