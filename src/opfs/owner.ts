@@ -315,7 +315,8 @@ class Owner {
     this.#pool = undefined;
     this.#volumes.clear();
     for (const session of Array.from(this.#sessions.values())) {
-      session.wire.post({ released: lost.length === 0, lost });
+      // A pool that cannot be closed although each log could be flushed: of which it is, nobody knows.
+      session.wire.post({ released: failure === undefined, lost: lost.length > 0 ? lost : undefined });
       this.#drop(session);
     }
     for (const lock of this.#locks.reverse()) await lock.release();

@@ -117,6 +117,15 @@ const fileUrl = (path: string): string => new URL(`file://${path}`).href;
 /** Deno reads a worker's own file with the page's permission. */
 const toldByFile = (path: string): unknown => told(fileUrl(path), `--allow-read=${path}`);
 
+/** The compiler, at its strictest, has nothing to say of the project in a directory. */
+function expectTypes(directory: string, options: object): void {
+  const compilerOptions = { target: 'es2022', strict: true, skipLibCheck: false, noEmit: true, ...options };
+  writeFileSync(join(directory, 'tsconfig.json'), JSON.stringify({ compilerOptions }));
+  const child = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', directory], { encoding: 'utf8' });
+  expect(child.stdout).toBe('');
+  expect(child.status).toBe(0);
+}
+
 describe('the tarball', () => {
   it('has in it what the package needs, and nothing else', () => {
     const paths = packed.files.map(({ path }) => path.replace(/chunk-[A-Z0-9]{8}/, 'chunk-HASH'));
@@ -190,25 +199,13 @@ describe('the tarball', () => {
          return changedBytes + raw.geometry.logicalBlockBytes + never.length;
        }`,
     );
-    writeFileSync(
-      join(directory, 'tsconfig.json'),
-      JSON.stringify({
-        compilerOptions: {
-          target: 'es2022',
-          module,
-          moduleResolution,
-          lib: ['es2023', 'dom', 'esnext.disposable'],
-          types: [],
-          strict: true,
-          skipLibCheck: false,
-          exactOptionalPropertyTypes: true,
-          noEmit: true,
-        },
-      }),
-    );
-    const child = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', directory], { encoding: 'utf8' });
-    expect(child.stdout).toBe('');
-    expect(child.status).toBe(0);
+    expectTypes(directory, {
+      module,
+      moduleResolution,
+      lib: ['es2023', 'dom', 'esnext.disposable'],
+      types: [],
+      exactOptionalPropertyTypes: true,
+    });
   });
 
   it('its declarations hold where Node is all there is, without the DOM', () => {
@@ -229,24 +226,12 @@ describe('the tarball', () => {
          return pool;
        }`,
     );
-    writeFileSync(
-      join(directory, 'tsconfig.json'),
-      JSON.stringify({
-        compilerOptions: {
-          target: 'es2022',
-          module: 'nodenext',
-          lib: ['es2022'],
-          types: ['node'],
-          typeRoots: [join(ROOT, 'node_modules/@types')],
-          strict: true,
-          skipLibCheck: false,
-          noEmit: true,
-        },
-      }),
-    );
-    const child = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', directory], { encoding: 'utf8' });
-    expect(child.stdout).toBe('');
-    expect(child.status).toBe(0);
+    expectTypes(directory, {
+      module: 'nodenext',
+      lib: ['es2022'],
+      types: ['node'],
+      typeRoots: [join(ROOT, 'node_modules/@types')],
+    });
   });
 });
 
